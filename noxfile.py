@@ -1,0 +1,117 @@
+"""Every check of this workspace by name; `nox -l` is the menu.
+
+Plain `nox` runs what continuous integration runs. Everything that a session needs it installs
+itself, from the package index, into an environment of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_external_run = True
+nox.options.sessions = ["lint", "types", "tests", "wheels", "demo"]
+
+ROOT = Path(__file__).parent
+PYTHON_FILES = ["packages", "examples", "benchmarks", "docs", "noxfile.py"]
+PACKAGES = {
+    "core": "agent-memory",
+    "backend-inmemory": "agent-memory-inmemory",
+    "testkit": "agent-memory-testkit",
+}
+EVERYTHING = [
+    "-e", "packages/core[all]",
+    "-e", "packages/backend-inmemory[hnsw]",
+    "-e", "packages/testkit",
+]  # fmt: skip
+TEST_TOOLS = ["pytest>=8.0", "pytest-cov>=5.0"]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and likely mistakes: ruff's rules, ruff's format."""
+    session.install("ruff>=0.9")
+    session.run("ruff", "check", *PYTHON_FILES)
+    session.run("ruff", "format", "--check", *PYTHON_FILES)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict mypy over every package, the examples and the benchmarks."""
+    session.install("mypy>=1.13", "nox", *TEST_TOOLS, *EVERYTHING)
+    for folder in PACKAGES:
+        session.run("mypy", f"packages/{folder}/src")
+    session.run("mypy", "noxfile.py", "examples", "benchmarks")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests, the conformance suite on real backends included, with coverage."""
+    session.install(*TEST_TOOLS, *EVERYTHING)
+    session.run("pytest", "--cov", "--cov-report=term", *session.posargs)
+
+
+@nox.session(python=["3.11", "3.12", "3.13", "3.14"])
+def compat(session: nox.Session) -> None:
+    """All tests on one Python, for each that is installed here: `nox -s compat-3.13`."""
+    session.install(*TEST_TOOLS, *EVERYTHING)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """The conformance suite alone, on every backend of the workspace."""
+    session.install(*TEST_TOOLS, *EVERYTHING)
+    session.run("pytest", "packages/backend-inmemory/tests/test_conformance.py", *session.posargs)
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """All tests with the oldest release of every dependency that the packages promise to work with."""
+    session.install("--resolution", "lowest-direct", *TEST_TOOLS, *EVERYTHING)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Build every distribution, check it, and use the wheels in clean environments."""
+    dist = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.install("build", "hatchling", "twine", "check-wheel-contents")
+    for folder in PACKAGES:
+        # By way of the source distribution, so that it is proven to be complete.
+        session.run("python", "-m", "build", "--no-isolation", "--outdir", str(dist),
+                    f"packages/{folder}", silent=True)  # fmt: skip
+    built = sorted(dist.glob("*.whl"))
+    session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
+    session.run("check-wheel-contents", *map(str, built))
+    session.run("python", str(ROOT / "packages/smoke.py"), str(dist))
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The main job, as the README's first command runs it."""
+    session.install("packages/core[cli,local]", "packages/backend-inmemory")
+    session.run("agent-memory", "demo", env={"MEMORY_VECTOR_DB_FACTORY": "", "NO_COLOR": "1"})
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Print the table of ratios against peers, and write it as JSON into benchmarks/results."""
+    session.install("-r", "benchmarks/requirements.txt", *EVERYTHING)
+    session.run("python", "benchmarks/run.py", *session.posargs)
+
+
+@nox.session
+def dev(session: nox.Session) -> None:
+    """Make .venv, an environment to work in with everything installed for editing."""
+    session.run("uv", "venv", "--allow-existing", ".venv", external=True)
+    python = ".venv/Scripts/python" if os.name == "nt" else ".venv/bin/python"
+    session.run("uv", "pip", "install", "--python", python, "ruff", "mypy", "nox", *TEST_TOOLS,
+                *EVERYTHING, external=True)  # fmt: skip

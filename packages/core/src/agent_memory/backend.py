@@ -1,0 +1,776 @@
+"""`Backend`: the base class of backends, so that an engine writes only how it stores and finds.
+
+Done here once: validation of arguments and records, embedding in batches, hashes, paging
+arithmetic, ranking by recency, capability checks, the fingerprint of a space, life and death of a
+handle, and turning an engine's exceptions into ours. An engine subclasses `Backend` and implements
+the primitives at the end of the class; the names that it needs are in ``__all__``.
+
+Data flows one way: a public method checks its arguments, calls primitives, shapes their answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import math
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple, TypeVar, Unpack
+
+from pydantic import ValidationError
+
+from agent_memory.database import (
+    Capability,
+    MemoryVectorDatabase,
+    as_listed,
+    as_result,
+    outside_scope,
+)
+from agent_memory.embeddings.protocol import Embeddings
+from agent_memory.errors import (
+    AgentMemoryError,
+    BackendClosedError,
+    EmbeddingError,
+    EmbeddingMismatchError,
+    InvalidArgumentError,
+    UnsupportedCapabilityError,
+)
+from agent_memory.filters import Expression, FilterArguments, Predicate, combined
+from agent_memory.keywords import Keywords, parse_keywords
+from agent_memory.models import (
+    MemoryRecord,
+    MemoryRecordResult,
+    MemoryRecordResults,
+    ScoreType,
+    SearchMode,
+    ensure_encodable,
+)
+from agent_memory.recency import RecencyParams
+from agent_memory.scope import Scope
+from agent_memory.vectors import Vector, pack_vectors
+
+__all__ = [
+    "Backend",
+    "Fingerprint",
+    "Hit",
+    "HybridQuery",
+    "KeywordQuery",
+    "Listing",
+    "Metric",
+    "Ranking",
+    "Replaced",
+    "Row",
+    "SemanticQuery",
+    "Vector",
+    "Window",
+]
+
+_T = TypeVar("_T")
+
+DEFAULT_HYBRID_ALPHA = 0.7
+_INLINE = 64
+"""Up to this many records are prepared on the event loop; more leave it for a thread."""
+_BATCH = 500
+_LARGEST = 2**53
+"""Offsets and limits beyond this are cut down to it: no space holds as many records."""
+
+
+class Metric(StrEnum):
+    """How the distance between two vectors is measured."""
+
+    COSINE = "cosine"
+    """1 - cos of the angle: 0 (same direction) to 2 (opposite)."""
+    L2 = "l2"
+    """Euclidean distance: 0 and up."""
+    IP = "ip"
+    """1 - inner product; may be negative. Meant for vectors of length one."""
+
+    def score(self, dist: float) -> float:
+        """Return a distance as a score from 0 to 1, 1 the best.
+
+        cosine and ip: ``1 - dist``, clamped; l2: ``1 / (1 + dist)``.
+        """
+        if self is Metric.L2:
+            return 1.0 / (1.0 + dist)
+        return min(1.0, max(0.0, 1.0 - dist))
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a space remembers of its vectors; those of another kind cannot be compared with them."""
+
+    model: str
+    dimensions: int
+    metric: Metric
+
+
+class Row(NamedTuple):
+    """A record to store, with its vector."""
+
+    record: MemoryRecord
+    vector: Vector | None
+    """`Backend._replace` alone: ``None`` keeps the stored vector, if the stored text is still the same."""
+
+
+class Replaced(NamedTuple):
+    """What `Backend._replace` did."""
+
+    replaced: int
+    """How many records existed and were replaced."""
+    stale: Sequence[str]
+    """Ids left alone because their row had no vector and the stored text is another one."""
+
+
+class Listing(NamedTuple):
+    """One page of records and how many match in all."""
+
+    records: Sequence[MemoryRecord]
+    total: int
+
+
+class Hit(NamedTuple):
+    """A record that was found, and how."""
+
+    record: MemoryRecord
+    dist: float | None
+    """Distance in the space's metric; ``None`` in keyword search."""
+    score: float | None = None
+    """0 to 1; ``None`` in semantic search, where it follows from ``dist``."""
+
+
+class Ranking(NamedTuple):
+    """One page of hits, best first, and how many match in all if that was asked."""
+
+    hits: Sequence[Hit]
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which part of a ranking is wanted."""
+
+    offset: int
+    limit: int
+    with_total: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticQuery:
+    """Nearest first, ties by id."""
+
+    vector: Vector
+    where: Predicate | None
+    max_distance: float | None
+    """Only hits at this distance or nearer; they alone count for the total."""
+    window: Window
+
+
+@dataclass(frozen=True, slots=True)
+class KeywordQuery:
+    """Records that hold the keywords, the best match first with a score of 1.0, ties by id."""
+
+    keywords: Keywords
+    where: Predicate | None
+    window: Window
+
+
+@dataclass(frozen=True, slots=True)
+class HybridQuery:
+    """Every matching record, by ``alpha * semantic score + (1 - alpha) * keyword score``.
+
+    A record without the keywords has a keyword score of 0. Ties go by distance, then by id.
+    """
+
+    vector: Vector
+    keywords: Keywords
+    alpha: float
+    where: Predicate | None
+    window: Window
+
+
+class Backend(MemoryVectorDatabase):
+    """A memory vector database on some engine. Subclass it and implement the primitives.
+
+    Args:
+        embeddings: turns text into vectors.
+        space: the name of the place that this handle reads and writes.
+        metric: how distances are measured.
+
+    Creating a handle does no I/O; the first call opens the engine.
+    """
+
+    def __init__(
+        self, embeddings: Embeddings, *, space: str, metric: Metric | str = Metric.COSINE
+    ) -> None:
+        self.embeddings = embeddings
+        self.space = _checked_space(space)
+        try:
+            self.metric = Metric(metric)
+        except ValueError:
+            raise InvalidArgumentError(
+                f"metric={metric!r}: expected one of {', '.join(Metric)}"
+            ) from None
+        self._opening = asyncio.Lock()
+        self._fingerprint: Fingerprint | None = None
+        """Known once the space is open."""
+        self._closed = False
+
+    # --- the public methods ------------------------------------------------------------------
+
+    async def add_memories(self, memories: Sequence[MemoryRecord]) -> list[str]:
+        return await self._add(memories, None)
+
+    async def update_memories(self, memories: Sequence[MemoryRecord]) -> int:
+        return await self._update(memories, None)
+
+    async def delete_memories(self, memory_ids: Sequence[str]) -> int:
+        return await self._delete(memory_ids, None)
+
+    async def get_memories(self, memory_ids: Sequence[str]) -> list[MemoryRecord]:
+        ids = _checked_ids(memory_ids)
+        async with self._engine():
+            if not ids:
+                return []
+            found = {each.id: each for each in await self._fetch(list(dict.fromkeys(ids)))}
+            return [found[memory_id] for memory_id in ids if memory_id in found]
+
+    async def count_memories(
+        self, *, where: Expression | None = None, **filters: Unpack[FilterArguments]
+    ) -> int:
+        predicate = _predicate(where, filters)
+        async with self._engine():
+            return await self._count(predicate)
+
+    async def list_memories(
+        self,
+        *,
+        limit: int = 100,
+        offset: int = 0,
+        where: Expression | None = None,
+        **filters: Unpack[FilterArguments],
+    ) -> MemoryRecordResults:
+        window = _checked_window(limit, offset, with_total=True)
+        predicate = _predicate(where, filters)
+        async with self._engine():
+            records, total = await self._list(predicate, offset=window.offset, limit=window.limit)
+            memories = await _offload(len(records), lambda: [as_listed(each) for each in records])
+        return _page(memories, total=total, window=window)
+
+    async def iter_memories(
+        self, *, where: Expression | None = None, **filters: Unpack[FilterArguments]
+    ) -> AsyncIterator[MemoryRecord]:
+        predicate = _predicate(where, filters)
+        async with self._engine():
+            ids = await self._list_ids(predicate)
+        for start in range(0, len(ids), _BATCH):
+            batch = ids[start : start + _BATCH]
+            async with self._engine():
+                found = {each.id: each for each in await self._fetch(batch)}
+            for memory_id in batch:
+                if memory_id in found:
+                    yield found[memory_id]
+
+    async def search_memories(
+        self,
+        query: str,
+        *,
+        search_mode: SearchMode | Literal["semantic", "keyword", "hybrid"] = SearchMode.SEMANTIC,
+        limit: int = 10,
+        offset: int = 0,
+        distance_threshold: float | None = None,
+        hybrid_alpha: float | None = None,
+        recency: RecencyParams | None = None,
+        with_total: bool = True,
+        where: Expression | None = None,
+        **filters: Unpack[FilterArguments],
+    ) -> MemoryRecordResults:
+        text = _checked_query(query)
+        mode = _checked_mode(search_mode)
+        window = _checked_window(limit, offset, with_total=with_total)
+        max_distance = _checked_threshold(distance_threshold, mode)
+        alpha = _checked_alpha(hybrid_alpha, mode)
+        if recency is not None and not isinstance(recency, RecencyParams):
+            raise InvalidArgumentError(
+                f"recency: expected RecencyParams(...), got {type(recency).__name__}"
+            )
+        predicate = _predicate(where, filters)
+        if mode is not SearchMode.SEMANTIC:
+            self._require(Capability(f"{mode.value}_search"))
+        async with self._engine():
+            vector = None if mode is SearchMode.KEYWORD else await self._embed_query(text)
+            keywords = parse_keywords(text)
+
+            async def rank(part: Window) -> Ranking:
+                if vector is None:
+                    return await self._rank_keyword(KeywordQuery(keywords, predicate, part))
+                if mode is SearchMode.SEMANTIC:
+                    return await self._rank_semantic(
+                        SemanticQuery(vector, predicate, max_distance, part)
+                    )
+                return await self._rank_hybrid(
+                    HybridQuery(vector, keywords, alpha, predicate, part)
+                )
+
+            # Without a total, one hit more than asked for tells whether there is a next page.
+            asked = window if with_total else replace(window, limit=window.limit + 1)
+            if recency is None:
+                ranking = await rank(asked)
+            elif vector is not None and mode is SearchMode.SEMANTIC:
+                ranking = await self._rank_recent(
+                    SemanticQuery(vector, predicate, max_distance, asked), recency
+                )
+            else:
+                ranking = await self._by_recency(rank, recency, asked)
+        results = [self._result(hit, mode) for hit in ranking.hits[: window.limit]]
+        return _page(
+            results,
+            total=ranking.total,
+            window=window,
+            more=len(ranking.hits) > window.limit,
+        )
+
+    async def ping(self) -> None:
+        async with self._engine():
+            await self._ping()
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        async with self._opening:
+            self._fingerprint = None
+            await self._close()
+
+    async def _add_within(self, memories: list[MemoryRecord], scope: Scope) -> list[str]:
+        return await self._add(memories, scope)
+
+    async def _update_within(self, memories: list[MemoryRecord], scope: Scope) -> int:
+        return await self._update(memories, scope)
+
+    async def _delete_within(self, memory_ids: Sequence[str], scope: Scope) -> int:
+        return await self._delete(memory_ids, scope)
+
+    # --- writing -----------------------------------------------------------------------------
+
+    async def _add(self, memories: Sequence[MemoryRecord], scope: Scope | None) -> list[str]:
+        records = await _prepared(memories)
+        async with self._engine():
+            if not records:
+                return []
+            vectors = await self._embed_documents([each.text for each in records])
+            taken = await self._put([Row(*pair) for pair in zip(records, vectors)], scope)
+        if taken and scope is not None:
+            raise outside_scope(taken, scope)
+        return [each.id for each in memories]
+
+    async def _update(self, memories: Sequence[MemoryRecord], scope: Scope | None) -> int:
+        records = await _prepared(memories)
+        async with self._engine():
+            if not records:
+                return 0
+            stored = {each.id: each for each in await self._fetch([each.id for each in records])}
+            records = [
+                each
+                for each in records
+                if each.id in stored and (scope is None or scope.contains(stored[each.id]))
+            ]
+            changed = [each for each in records if each.text != stored[each.id].text]
+            vectors = await self._embed_by_id(changed)
+            replaced, stale = await self._replace(
+                [Row(each, vectors.get(each.id)) for each in records], scope
+            )
+            if stale:  # others changed those texts after we looked, so they need vectors after all
+                again = [each for each in records if each.id in set(stale)]
+                vectors = await self._embed_by_id(again)
+                retried = await self._replace(
+                    [Row(each, vectors[each.id]) for each in again], scope
+                )
+                replaced += retried.replaced
+            return replaced
+
+    async def _delete(self, memory_ids: Sequence[str], scope: Scope | None) -> int:
+        ids = list(dict.fromkeys(_checked_ids(memory_ids)))
+        async with self._engine():
+            return await self._remove(ids, scope) if ids else 0
+
+    # --- embedding ---------------------------------------------------------------------------
+
+    async def _embed_documents(self, texts: Sequence[str]) -> list[Vector]:
+        # Equal texts are common ("ok", "thanks") and have equal vectors.
+        unique = list(dict.fromkeys(texts))
+        with _embedding_errors(self.embeddings):
+            vectors = await self.embeddings.aembed_documents(unique)
+        packed = await _offload(len(unique), lambda: self._packed(vectors, unique))
+        if len(unique) == len(texts):
+            return packed
+        by_text = dict(zip(unique, packed))
+        return [by_text[text] for text in texts]
+
+    async def _embed_by_id(self, records: Sequence[MemoryRecord]) -> dict[str, Vector]:
+        if not records:
+            return {}
+        vectors = await self._embed_documents([each.text for each in records])
+        return {each.id: vector for each, vector in zip(records, vectors)}
+
+    async def _embed_query(self, text: str) -> Vector:
+        with _embedding_errors(self.embeddings):
+            vector = await self.embeddings.aembed_query(text)
+        return self._packed([vector], [text])[0]
+
+    def _packed(self, vectors: Any, texts: Sequence[str]) -> list[Vector]:
+        assert self._fingerprint is not None
+        return pack_vectors(
+            vectors,
+            texts=texts,
+            dimensions=self._fingerprint.dimensions,
+            model=self._fingerprint.model,
+            zero_allowed=self.metric is not Metric.COSINE,
+        )
+
+    # --- ranking -----------------------------------------------------------------------------
+
+    async def _by_recency(
+        self,
+        rank: Callable[[Window], Awaitable[Ranking]],
+        recency: RecencyParams,
+        window: Window,
+    ) -> Ranking:
+        """Rank the best candidates by recency; what lies beyond them follows as it was."""
+        now = recency.reference_time()
+        first = await rank(Window(0, recency.candidates, window.with_total))
+
+        def boosted(hit: Hit) -> float:
+            return recency.boosted(
+                self._score(hit),
+                last_accessed=hit.record.last_accessed,
+                created_at=hit.record.created_at,
+                now=now,
+            )
+
+        # Sorting is stable, so equal ones stay in the order of distance and id.
+        ordered = sorted(first.hits, key=boosted, reverse=True)
+        hits = ordered[window.offset : window.offset + window.limit]
+        if len(hits) < window.limit and len(ordered) == recency.candidates:
+            beyond = await rank(
+                Window(
+                    max(window.offset, recency.candidates),
+                    window.limit - len(hits),
+                    with_total=False,
+                )
+            )
+            hits.extend(beyond.hits)
+        return Ranking(hits, first.total)
+
+    def _score(self, hit: Hit) -> float:
+        if hit.score is not None:
+            return hit.score
+        assert hit.dist is not None
+        return self.metric.score(hit.dist)
+
+    def _result(self, hit: Hit, mode: SearchMode) -> MemoryRecordResult:
+        return as_result(
+            hit.record,
+            dist=hit.dist,
+            score=self._score(hit),
+            score_type=ScoreType(mode.value),
+        )
+
+    # --- life --------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _engine(self) -> AsyncIterator[None]:
+        """Make sure that the engine is open, and speak of its failures in our terms."""
+        self._ensure_not_closed()
+        try:
+            if self._fingerprint is None:
+                await self._open_once()
+            yield
+        except AgentMemoryError:
+            raise
+        except Exception as error:
+            if self._closed:
+                raise self._closed_error() from error
+            ours = self._translated(error)
+            if ours is None:
+                raise
+            raise ours from error
+
+    async def _open_once(self) -> None:
+        async with self._opening:
+            self._ensure_not_closed()
+            if self._fingerprint is not None:
+                return
+            with _embedding_errors(self.embeddings):
+                dimensions = await asyncio.to_thread(lambda: self.embeddings.dimensions)
+            ours = Fingerprint(
+                self.embeddings.model,
+                _checked_dimensions(dimensions, self.embeddings.model),
+                self.metric,
+            )
+            stored = await self._open(ours)
+            if stored != ours:
+                await self._close()
+                raise EmbeddingMismatchError(
+                    f"the space {self.space!r} holds vectors of {_described(stored)}, this handle "
+                    f"makes {_described(ours)}: use the embeddings and the metric of the space, "
+                    f"or another space"
+                )
+            self._fingerprint = ours
+
+    def _ensure_not_closed(self) -> None:
+        if self._closed:
+            raise self._closed_error()
+
+    def _closed_error(self) -> BackendClosedError:
+        return BackendClosedError(
+            f"this handle of the space {self.space!r} is closed: create another"
+        )
+
+    def _require(self, capability: Capability) -> None:
+        if capability not in self.capabilities:
+            raise UnsupportedCapabilityError(
+                f"{type(self).__name__} does not have the capability {capability.value!r}; it has "
+                f"{', '.join(sorted(self.capabilities)) or 'none'}"
+            )
+
+    # --- the primitives: what an engine implements -------------------------------------------
+
+    @abstractmethod
+    async def _open(self, fingerprint: Fingerprint) -> Fingerprint:
+        """Connect, create the space with ``fingerprint`` if it is new, and return the stored one.
+
+        Called by one task at a time, before anything else; again if a call failed or was cancelled,
+        and again after `_close`. It must not change a space that has another fingerprint.
+        """
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Release what `_open` acquired; also called when `_open` failed or never ran."""
+
+    @abstractmethod
+    async def _put(self, rows: Sequence[Row], scope: Scope | None) -> Sequence[str]:
+        """Insert the rows, or replace whole records by id; ids are unique within ``rows``.
+
+        With a ``scope``: if records outside it hold some of the ids, write nothing at all and
+        return those ids. Looking and writing are one step that no other writer can come between.
+        """
+
+    @abstractmethod
+    async def _replace(self, rows: Sequence[Row], scope: Scope | None) -> Replaced:
+        """Replace records that exist (and lie in ``scope``); create none. One step, as in `_put`."""
+
+    @abstractmethod
+    async def _remove(self, ids: Sequence[str], scope: Scope | None) -> int:
+        """Delete the records that exist (and lie in ``scope``); return how many. One step, as in `_put`."""
+
+    @abstractmethod
+    async def _fetch(self, ids: Sequence[str]) -> Sequence[MemoryRecord]:
+        """Return the records with these ids, in any order; ids are unique."""
+
+    @abstractmethod
+    async def _count(self, where: Predicate | None) -> int:
+        """Return how many records meet the predicate."""
+
+    @abstractmethod
+    async def _list(self, where: Predicate | None, *, offset: int, limit: int) -> Listing:
+        """Return one page, ``created_at`` descending, then id ascending by code point."""
+
+    @abstractmethod
+    async def _list_ids(self, where: Predicate | None) -> Sequence[str]:
+        """Return the ids of all matching records, in the order of `_list`."""
+
+    @abstractmethod
+    async def _rank_semantic(self, query: SemanticQuery) -> Ranking:
+        """Return the nearest records that meet ``query.where``, ties by id."""
+
+    async def _rank_recent(self, query: SemanticQuery, recency: RecencyParams) -> Ranking:
+        """Return the nearest, the first ``recency.candidates`` of them ranked by recency as well.
+
+        Engines that can do so without transferring the candidates override this.
+        """
+
+        async def rank(part: Window) -> Ranking:
+            return await self._rank_semantic(replace(query, window=part))
+
+        return await self._by_recency(rank, recency, query.window)
+
+    async def _rank_keyword(self, query: KeywordQuery) -> Ranking:
+        """Return the records that hold the keywords; for engines with ``keyword_search``."""
+        raise NotImplementedError(
+            f"{type(self).__name__} declares keyword_search without having it"
+        )
+
+    async def _rank_hybrid(self, query: HybridQuery) -> Ranking:
+        """Return all records by both scores; for engines with ``hybrid_search``."""
+        raise NotImplementedError(f"{type(self).__name__} declares hybrid_search without having it")
+
+    async def _ping(self) -> None:
+        """Ask the engine for a sign of life."""
+        await self._count(None)
+
+    def _translated(self, error: Exception) -> AgentMemoryError | None:
+        """Return our error for an engine's exception; ``None`` lets it pass as it is."""
+        return None
+
+
+# --- checks of arguments -----------------------------------------------------------------------
+
+
+def _checked_space(space: object) -> str:
+    if not isinstance(space, str) or not space:
+        raise InvalidArgumentError(f"space={space!r}: expected a name, a string that is not empty")
+    return space
+
+
+def _checked_dimensions(dimensions: object, model: str) -> int:
+    if not isinstance(dimensions, int) or dimensions < 1:
+        raise EmbeddingError(
+            f"the embeddings {model!r} say that their vectors have {dimensions!r} dimensions; "
+            f"expected a whole number of 1 or more"
+        )
+    return dimensions
+
+
+def _checked_query(query: object) -> str:
+    if not isinstance(query, str):
+        raise InvalidArgumentError(f"query: expected a string, got {type(query).__name__}")
+    if not query.strip():
+        raise InvalidArgumentError("query: it is blank; to read without a query use list_memories")
+    try:
+        return ensure_encodable(query)
+    except ValueError as error:
+        raise InvalidArgumentError(f"query: {error}") from None
+
+
+def _checked_mode(mode: object) -> SearchMode:
+    try:
+        return SearchMode(mode)  # type: ignore[arg-type]
+    except ValueError:
+        close = difflib.get_close_matches(str(mode), list(SearchMode), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"one of {', '.join(SearchMode)}"
+        raise InvalidArgumentError(f"search_mode={mode!r}: {hint}") from None
+
+
+def _checked_window(limit: object, offset: object, *, with_total: object) -> Window:
+    for name, value, least in (("limit", limit, 1), ("offset", offset, 0)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise InvalidArgumentError(
+                f"{name}={value!r}: expected a whole number of {least} or more"
+            )
+    if not isinstance(with_total, bool):
+        raise InvalidArgumentError(f"with_total={with_total!r}: expected True or False")
+    assert isinstance(limit, int) and isinstance(offset, int)
+    return Window(min(offset, _LARGEST), min(limit, _LARGEST), with_total)
+
+
+def _checked_threshold(threshold: object, mode: SearchMode) -> float | None:
+    if threshold is None:
+        return None
+    value = _checked_number("distance_threshold", threshold)
+    if mode is not SearchMode.SEMANTIC:
+        raise InvalidArgumentError(
+            f"distance_threshold belongs to semantic search; a {mode.value} search has no limit "
+            f"of distance"
+        )
+    return value
+
+
+def _checked_alpha(alpha: object, mode: SearchMode) -> float:
+    if alpha is None:
+        return DEFAULT_HYBRID_ALPHA
+    value = _checked_number("hybrid_alpha", alpha)
+    if not 0 <= value <= 1:
+        raise InvalidArgumentError(f"hybrid_alpha={alpha!r}: expected a number from 0 to 1")
+    if mode is not SearchMode.HYBRID:
+        raise InvalidArgumentError(f"hybrid_alpha belongs to hybrid search, this is {mode.value}")
+    return value
+
+
+def _checked_number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InvalidArgumentError(f"{name}={value!r}: expected a finite number")
+    return float(value)
+
+
+def _checked_ids(ids: object) -> list[str]:
+    if isinstance(ids, str) or not isinstance(ids, (list, tuple, set, frozenset)):
+        raise InvalidArgumentError(f"expected a list of ids, got {type(ids).__name__}")
+    for each in ids:
+        if not isinstance(each, str):
+            raise InvalidArgumentError(f"an id is a string, got {each!r} ({type(each).__name__})")
+        try:
+            ensure_encodable(each)
+        except ValueError as error:
+            raise InvalidArgumentError(f"the id {each!r}: {error}") from None
+    return list(ids)
+
+
+def _predicate(where: object, filters: Mapping[str, object]) -> Predicate | None:
+    expression = combined(where, filters)
+    return None if expression is None else expression.to_predicate()
+
+
+async def _prepared(memories: object) -> list[MemoryRecord]:
+    """Return valid copies with their hashes; of an id given twice, the last one."""
+    if not isinstance(memories, (list, tuple)):
+        raise InvalidArgumentError(f"expected a list of records, got {type(memories).__name__}")
+    for each in memories:
+        if not isinstance(each, MemoryRecord):
+            raise InvalidArgumentError(f"expected a MemoryRecord, got {type(each).__name__}")
+    latest = {each.id: each for each in memories}
+    return await _offload(len(latest), lambda: [_stored_form(each) for each in latest.values()])
+
+
+_NOT_STORED = MemoryRecordResult.model_fields.keys() - MemoryRecord.model_fields.keys()
+
+
+def _stored_form(record: MemoryRecord) -> MemoryRecord:
+    # Validated again because lists and metadata may have been changed in place since.
+    fields = record.__dict__
+    if type(record) is not MemoryRecord:
+        fields = {name: value for name, value in fields.items() if name not in _NOT_STORED}
+    try:
+        copy = MemoryRecord.model_validate(fields)
+    except ValidationError as error:
+        raise InvalidArgumentError(f"the record {record.id!r} became invalid: {error}") from error
+    copy.__dict__["memory_hash"] = copy.compute_hash()  # valid as it is: no second validation
+    return copy
+
+
+# --- shaping of answers ------------------------------------------------------------------------
+
+
+def _page(
+    memories: list[MemoryRecordResult], *, total: int | None, window: Window, more: bool = False
+) -> MemoryRecordResults:
+    end = window.offset + len(memories)
+    if total is not None:
+        more = bool(memories) and end < total
+    return MemoryRecordResults.model_construct(
+        memories=memories, total=total, next_offset=end if more else None
+    )
+
+
+def _described(fingerprint: Fingerprint) -> str:
+    return f"{fingerprint.model!r}, {fingerprint.dimensions} dimensions, {fingerprint.metric.value}"
+
+
+@contextmanager
+def _embedding_errors(embeddings: Embeddings) -> Iterator[None]:
+    """Make whatever embeddings raise an `EmbeddingError` with the cause attached."""
+    try:
+        yield
+    except AgentMemoryError:
+        raise
+    except Exception as error:
+        raise EmbeddingError(
+            f"the embeddings {embeddings.model!r} failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+async def _offload(size: int, work: Callable[[], _T]) -> _T:
+    """Run ``work`` here if it is small, else in a thread, so that the event loop stays responsive."""
+    return work() if size <= _INLINE else await asyncio.to_thread(work)

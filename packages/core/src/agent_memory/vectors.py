@@ -1,0 +1,97 @@
+"""Vectors on their way from embeddings to an engine: checked, and packed as float32.
+
+NumPy is not needed here: embeddings may return lists of floats or arrays, and engines take a
+`Vector` as they like it.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Sequence
+from typing import Any, TypeAlias, cast
+
+from agent_memory.errors import EmbeddingError
+
+_LARGEST_FLOAT32 = 3.4028234663852886e38
+
+Vector: TypeAlias = "memoryview[float]"
+"""One vector: a one-dimensional, read-only buffer of float32 in the machine's byte order.
+
+``vector.tolist()`` gives floats, ``vector.tobytes()`` the packed bytes,
+``numpy.asarray(vector)`` an array without copying.
+"""
+
+
+def pack_vectors(
+    vectors: Any, *, texts: Sequence[str], dimensions: int, model: str, zero_allowed: bool
+) -> list[Vector]:
+    """Return what embeddings returned as packed vectors, one for each of ``texts``.
+
+    Args:
+        vectors: a sequence of lists of floats or of arrays, or one two-dimensional array.
+        texts: what was embedded, for the messages.
+        dimensions: how many numbers each vector must have.
+        model: the name of the embeddings, for the messages.
+        zero_allowed: whether a vector of zeros has a distance to others (by cosine it has none).
+
+    Raises:
+        EmbeddingError: the wrong number or size of vectors, a value that float32 cannot hold.
+    """
+    try:
+        count = len(vectors)
+    except TypeError:
+        raise EmbeddingError(
+            f"{model!r} returned a {type(vectors).__name__}; expected a list of vectors"
+        ) from None
+    if count != len(texts):
+        raise EmbeddingError(f"{model!r} returned {count} vectors for {len(texts)} texts")
+    if _is_clean_matrix(vectors, dimensions, zero_allowed=zero_allowed):
+        return _rows_of(vectors, dimensions)
+    return [
+        _packed(vector, text, dimensions=dimensions, model=model, zero_allowed=zero_allowed)
+        for vector, text in zip(vectors, texts, strict=True)
+    ]
+
+
+def _is_clean_matrix(vectors: Any, dimensions: int, *, zero_allowed: bool) -> bool:
+    """Tell whether ``vectors`` is one array in which no vector can be refused."""
+    if getattr(vectors, "ndim", 0) != 2 or vectors.dtype.kind not in "fiu" or not len(vectors):
+        return False
+    return bool(
+        vectors.shape[1] == dimensions
+        and abs(vectors).max() <= _LARGEST_FLOAT32  # NaN is not
+        and (zero_allowed or (vectors != 0).any(axis=1).all())
+    )
+
+
+def _rows_of(vectors: Any, dimensions: int) -> list[Vector]:
+    buffer = memoryview(vectors.astype("float32", order="C")).toreadonly().cast("B").cast("f")
+    return [buffer[start : start + dimensions] for start in range(0, len(buffer), dimensions)]
+
+
+def _packed(vector: Any, text: str, *, dimensions: int, model: str, zero_allowed: bool) -> Vector:
+    try:
+        values = array("f", vector.tolist() if hasattr(vector, "tolist") else vector)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise EmbeddingError(
+            f"{model!r} returned no vector of numbers for {_shown(text)}: {error}"
+        ) from error
+    if len(values) != dimensions:
+        raise EmbeddingError(
+            f"{model!r} returned {len(values)} dimensions for {_shown(text)}, expected {dimensions}"
+        )
+    # The sum of finite float32 is a finite float64, and anything else spoils it.
+    if not math.isfinite(sum(values)):
+        raise EmbeddingError(
+            f"{model!r} returned a vector with an infinite value or NaN for {_shown(text)}"
+        )
+    if not zero_allowed and not any(values):
+        raise EmbeddingError(
+            f"{model!r} returned a vector of zeros for {_shown(text)}, which has no direction"
+        )
+    return cast(Vector, memoryview(values).toreadonly())
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")
