@@ -1,0 +1,723 @@
+"""The engine: records, filters and words in SQLite, vectors in a `Matrix`, kept in step.
+
+Synchronous, and used by one thread alone. SQLite holds the truth; the matrix is what of it has to
+be fast. A write commits to SQLite first and reaches the matrix then, with everything that could
+fail done before. Row numbers tie the two together.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import numpy as np
+from agent_memory import BackendError, MemoryRecord, RecencyParams
+from agent_memory.backend import (
+    Fingerprint,
+    Hit,
+    HybridQuery,
+    KeywordQuery,
+    Listing,
+    Metric,
+    Ranking,
+    Replaced,
+    Row,
+    SemanticQuery,
+    Vector,
+    Window,
+)
+from agent_memory.filters import TIME_FIELDS, OneOf, Predicate
+from agent_memory.keywords import Keywords
+from agent_memory.scope import Scope
+
+from agent_memory_inmemory.graph import WORTHWHILE, Graph
+from agent_memory_inmemory.matrix import Doubles, Floats, Matrix, Neighbours, Rows
+from agent_memory_inmemory.predicates import ELEMENT_FIELDS, condition_for
+from agent_memory_inmemory.records import (
+    COLUMNS,
+    from_columns,
+    list_from_json,
+    to_columns,
+    to_datetime,
+)
+
+SCHEMA_VERSION = 1
+_APPLICATION_ID = 0x41474D4D  # "AGMM", in the header of every file of ours
+_LOCK_SECONDS = 2.0
+_PART_ROWS = 1_024
+_BATCH = 500
+
+_SCHEMA = """
+CREATE TABLE fingerprint (model TEXT NOT NULL, dimensions INTEGER NOT NULL, metric TEXT NOT NULL);
+CREATE TABLE records (
+    row INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    text TEXT NOT NULL,
+    session_id TEXT,
+    user_id TEXT,
+    namespace TEXT,
+    memory_type TEXT NOT NULL,
+    topics TEXT,
+    entities TEXT,
+    extracted_from TEXT,
+    metadata TEXT,
+    event_date INTEGER,
+    created_at INTEGER NOT NULL,
+    last_accessed INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    persisted_at INTEGER,
+    pinned INTEGER NOT NULL,
+    access_count INTEGER NOT NULL,
+    memory_hash TEXT NOT NULL,
+    discrete_memory_extracted TEXT NOT NULL,
+    extraction_strategy TEXT NOT NULL,
+    extraction_strategy_config TEXT
+);
+CREATE TABLE elements (
+    field INTEGER, value TEXT, row INTEGER, PRIMARY KEY (field, value, row)
+) WITHOUT ROWID;
+"""
+_WORDS = """
+CREATE VIRTUAL TABLE words USING fts5 (
+    text, content = '', tokenize = "unicode61 remove_diacritics 0 categories 'L* N* M* Co'"
+)
+"""
+_DURABLE_SCHEMA = """
+CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
+CREATE TABLE saved_graph (name TEXT NOT NULL);
+"""
+
+_INDEXES = {
+    name: f"CREATE INDEX by_{name} ON records ({name}) WHERE {name} IS NOT NULL"
+    for name in ("session_id", "user_id", "namespace", "memory_hash", *TIME_FIELDS)
+}
+_INDEXES["listing"] = "CREATE INDEX by_listing ON records (created_at DESC, id)"
+"""What makes reading fast, made when it is first of use: bulk loads are several times as fast."""
+
+_SELECT = f"SELECT {', '.join(COLUMNS)} FROM records"
+_LISTED = "ORDER BY created_at DESC, id"
+_INSERT = (
+    f"INSERT OR REPLACE INTO records (row, {', '.join(COLUMNS)}) VALUES (?{', ?' * len(COLUMNS)})"
+)
+
+
+class _Held(NamedTuple):
+    """What has to be known of a stored record to replace or delete it."""
+
+    row: int
+    text: str
+    topics: str | None
+    entities: str | None
+    extracted_from: str | None
+    namespace: str | None
+    user_id: str | None
+    session_id: str | None
+
+    def within(self, scope: Scope) -> bool:
+        return all(getattr(self, name) == value for name, value in scope.fields.items())
+
+
+class Engine:
+    """One open space. Make it with `Engine.open`."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        fingerprint: Fingerprint,
+        *,
+        file: Path | None,
+        graph: Graph | None,
+    ) -> None:
+        self.fingerprint = fingerprint
+        """What the space remembers of its vectors."""
+        self._connection = connection
+        self._file = file
+        self._matrix = Matrix(fingerprint.dimensions, fingerprint.metric)
+        self._graph = graph
+        self._saved_graph: Path | None = None
+        """The file of the graph as it is, if it was saved since the last change."""
+        self._next_row = 1
+        self._free_rows: list[int] = []
+        """Row numbers below ``_next_row`` that deleted records have left."""
+        self._indexes = {
+            name.removeprefix("by_")
+            for (name,) in connection.execute("SELECT name FROM sqlite_schema")
+        }
+        """The indexes made so far, ``words`` among them."""
+        self._analyzed_at = 0
+        """How many records there were when SQLite last counted what its indexes are worth."""
+
+    @classmethod
+    def open(cls, file: Path | None, fingerprint: Fingerprint, *, approximate: bool) -> Engine:
+        """Open the space in ``file``, or a new one in memory; a new one gets ``fingerprint``."""
+        graph = Graph(fingerprint.dimensions, fingerprint.metric) if approximate else None
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(
+            file or ":memory:", isolation_level=None, timeout=_LOCK_SECONDS
+        )
+        try:
+            stored = _prepared_file(connection, fingerprint, durable=file is not None)
+            engine = cls(connection, stored, file=file, graph=graph)
+            if file is not None and stored == fingerprint:
+                engine._load()
+        except BaseException:
+            connection.close()
+            raise
+        return engine
+
+    def close(self) -> None:
+        """Save the graph and close the file."""
+        try:
+            self._save_graph()
+        finally:
+            self._connection.close()
+
+    # --- writing -----------------------------------------------------------------------------
+
+    def put(self, rows: Sequence[Row], scope: Scope | None) -> Sequence[str]:
+        """Insert or replace; with a scope, return the ids that records outside it hold."""
+        held = self._held([each.record.id for each in rows])
+        if scope is not None:
+            outside = [memory_id for memory_id, old in held.items() if not old.within(scope)]
+            if outside:
+                return outside
+        self._store(rows, held)
+        return ()
+
+    def replace(self, rows: Sequence[Row], scope: Scope | None) -> Replaced:
+        """Replace what exists (in the scope)."""
+        held = self._held([each.record.id for each in rows])
+        fresh, stale = [], []
+        for each in rows:
+            old = held.get(each.record.id)
+            if old is None or (scope is not None and not old.within(scope)):
+                continue
+            if each.vector is None and old.text != each.record.text:
+                stale.append(each.record.id)
+            else:
+                fresh.append(each)
+        if fresh:
+            self._store(fresh, held)
+        return Replaced(len(fresh), stale)
+
+    def remove(self, ids: Sequence[str], scope: Scope | None) -> int:
+        """Delete what exists (in the scope) and return how many records that was."""
+        held = [each for each in self._held(ids).values() if scope is None or each.within(scope)]
+        if not held:
+            return 0
+        numbers = [each.row for each in held]
+        with self._change():
+            self._forget_words_and_elements(held)
+            for table in ("records", "vectors") if self._file else ("records",):
+                self._connection.executemany(
+                    f"DELETE FROM {table} WHERE row = ?",
+                    zip(numbers),
+                )
+        self._matrix.remove(np.array(numbers, np.int64))
+        if self._graph is not None:
+            self._graph.remove(np.array(numbers, np.int64))
+        self._free_rows.extend(numbers)
+        return len(held)
+
+    def _store(self, rows: Sequence[Row], held: Mapping[str, _Held]) -> None:
+        """Write ``rows``, all or nothing; ``held`` are the records that they replace."""
+        replaced = [held[each.record.id] for each in rows if each.record.id in held]
+        numbers, free_rows, next_row = self._numbers_for(rows, held)
+        embedded = [
+            (number, each.vector)
+            for number, each in zip(numbers, rows, strict=True)
+            if each.vector is not None
+        ]
+        self._matrix.reserve(next_row, len(numbers) - len(replaced))
+        with self._change():
+            self._forget_words_and_elements(replaced)
+            records = [(number, each.record) for number, each in zip(numbers, rows, strict=True)]
+            execute = self._connection.executemany
+            execute(_INSERT, ((number, *to_columns(record)) for number, record in records))
+            if "words" in self._indexes:
+                execute(
+                    "INSERT INTO words (rowid, text) VALUES (?, ?)",
+                    ((number, record.text) for number, record in records),
+                )
+            execute(
+                "INSERT OR IGNORE INTO elements (field, value, row) VALUES (?, ?, ?)",
+                (
+                    (field, value, number)
+                    for number, record in records
+                    for name, field in ELEMENT_FIELDS.items()
+                    for value in getattr(record, name) or ()
+                ),
+            )
+            if self._file:
+                execute("INSERT OR REPLACE INTO vectors (row, vector) VALUES (?, ?)", embedded)
+        self._free_rows, self._next_row = free_rows, next_row
+        # In parts, so that what is needed on the way stays small.
+        for start in range(0, len(embedded), _PART_ROWS):
+            self._learn(embedded[start : start + _PART_ROWS])
+        self._analyze_if_grown()
+
+    def _learn(self, embedded: Sequence[tuple[int, Any]], *, linked: bool = False) -> None:
+        """Take vectors in, each with its row number; ``linked`` if the graph has them already."""
+        rows = np.array([row for row, _ in embedded], np.int64)
+        joined = np.frombuffer(b"".join(vector for _, vector in embedded), np.float32)
+        vectors = joined.reshape(len(rows), -1)
+        self._matrix.put(rows, vectors)
+        if self._graph is not None and not linked:
+            self._graph.put(rows, vectors)
+
+    def _numbers_for(
+        self, rows: Sequence[Row], held: Mapping[str, _Held]
+    ) -> tuple[list[int], list[int], int]:
+        """Return a row number for each row, and what the free ones and the next one are then."""
+        free_rows, next_row = self._free_rows.copy(), self._next_row
+        numbers = []
+        for each in rows:
+            old = held.get(each.record.id)
+            if old is not None:
+                numbers.append(old.row)
+            elif free_rows:
+                numbers.append(free_rows.pop())
+            else:
+                numbers.append(next_row)
+                next_row += 1
+        return numbers, free_rows, next_row
+
+    def _held(self, ids: Sequence[str]) -> dict[str, _Held]:
+        with self._where(OneOf("id", tuple(ids))) as (condition, parameters):
+            found = self._connection.execute(
+                f"SELECT id, {', '.join(_Held._fields)} FROM records WHERE {condition}",
+                parameters,
+            ).fetchall()
+        return {memory_id: _Held(*values) for memory_id, *values in found}
+
+    def _forget_words_and_elements(self, held: Sequence[_Held]) -> None:
+        """Take records out of the indexes that must be told what was in them."""
+        if "words" in self._indexes:
+            self._connection.executemany(
+                "INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)",
+                ((each.row, each.text) for each in held),
+            )
+        self._connection.executemany(
+            "DELETE FROM elements WHERE field = ? AND value = ? AND row = ?",
+            (
+                (field, value, each.row)
+                for each in held
+                for name, field in ELEMENT_FIELDS.items()
+                for value in list_from_json(getattr(each, name))
+            ),
+        )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _analyze_if_grown(self) -> None:
+        """Let SQLite count again what its indexes are worth once there is twice as much."""
+        count = len(self._matrix)
+        if count >= max(1_000, 2 * self._analyzed_at):
+            self._connection.execute("ANALYZE")
+            self._analyzed_at = count
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def fetch(self, ids: Sequence[str]) -> list[MemoryRecord]:
+        """Return the records with these ids."""
+        with self._where(OneOf("id", tuple(ids))) as (condition, parameters):
+            rows = self._connection.execute(f"{_SELECT} WHERE {condition}", parameters)
+            return [from_columns(values) for values in rows]
+
+    def count(self, where: Predicate | None) -> int:
+        """Return how many records match."""
+        if where is None:
+            return len(self._matrix)
+        with self._where(where) as (condition, parameters):
+            (count,) = self._connection.execute(
+                f"SELECT count(*) FROM records WHERE {condition}",
+                parameters,
+            ).fetchone()
+        return int(count)
+
+    def page(self, where: Predicate | None, *, offset: int, limit: int) -> Listing:
+        """Return one page in the order of LST-1."""
+        total = self.count(where)
+        if offset >= total:
+            return Listing([], total)
+        self._ensure_index("listing")
+        with self._where(where) as (condition, parameters):
+            rows = self._connection.execute(
+                f"{_SELECT} WHERE {condition} {_LISTED} LIMIT ? OFFSET ?",
+                [*parameters, limit, offset],
+            )
+            return Listing([from_columns(values) for values in rows], total)
+
+    def list_ids(self, where: Predicate | None) -> Sequence[str]:
+        """Return the ids of all that match, in the order of LST-1."""
+        self._ensure_index("listing")
+        with self._where(where) as (condition, parameters):
+            rows = self._connection.execute(
+                f"SELECT id FROM records WHERE {condition} {_LISTED}",
+                parameters,
+            )
+            return [memory_id for (memory_id,) in rows]
+
+    def rank_semantic(self, query: SemanticQuery) -> Ranking:
+        """Return the nearest."""
+        window = query.window
+        nearest = self._nearest(query, window)
+        return self._ranking(nearest, np.arange(len(nearest.rows)), window)
+
+    def rank_recent(self, query: SemanticQuery, recency: RecencyParams) -> Ranking:
+        """Return the nearest, the first of them ranked by recency as well."""
+        window = query.window
+        reach = Window(0, max(window.offset + window.limit, recency.candidates), window.with_total)
+        nearest = self._nearest(query, reach)
+        candidates = nearest.rows[: recency.candidates]
+        distances = nearest.distances[: recency.candidates].tolist()
+        ages = self._columns(("last_accessed", "created_at"), candidates)
+        now = recency.reference_time()
+        boosted = [
+            recency.boosted(
+                self.fingerprint.metric.score(dist),
+                last_accessed=to_datetime(last_accessed),
+                created_at=to_datetime(created_at),
+                now=now,
+            )
+            for dist, (last_accessed, created_at) in zip(distances, ages, strict=True)
+        ]
+        # Sorting is stable, so equal ones stay in the order of distance and id.
+        first = np.argsort(-np.array(boosted), kind="stable")
+        order = np.concatenate((first, np.arange(len(candidates), len(nearest.rows))))
+        page = order[window.offset : window.offset + window.limit].astype(np.int64)
+        return self._ranking(nearest, page, window)
+
+    def rank_keyword(self, query: KeywordQuery) -> Ranking:
+        """Return those that hold the keywords, by BM25."""
+        window = query.window
+        rows, scores = self._keyword_scores(query.keywords, query.where)
+        places = self._places(rows, [-scores], window)
+        hits = [
+            Hit(record, None, score)
+            for record, score in zip(
+                self._records(rows[places]), scores[places].tolist(), strict=True
+            )
+        ]
+        return Ranking(hits, len(rows) if window.with_total else None)
+
+    def rank_hybrid(self, query: HybridQuery) -> Ranking:
+        """Return all that match, by both scores."""
+        window, vector = query.window, _as_array(query.vector)
+        matching = self._rows(query.where)
+        lexical = np.zeros(len(matching))
+        held, scores = self._keyword_scores(query.keywords, query.where)
+        lexical[np.searchsorted(matching, held)] = scores
+        likely = self._likely_best(query, vector, matching, lexical)
+        rows = matching[likely]
+        distances = self._matrix.distances(vector, rows)
+        combined = (
+            query.alpha * self._matrix.scores(distances) + (1 - query.alpha) * lexical[likely]
+        )
+        places = self._places(rows, [-combined, distances], window)
+        hits = [
+            Hit(*each)
+            for each in zip(
+                self._records(rows[places]),
+                distances[places].tolist(),
+                combined[places].tolist(),
+                strict=True,
+            )
+        ]
+        return Ranking(hits, len(matching) if window.with_total else None)
+
+    def _nearest(self, query: SemanticQuery, window: Window) -> Neighbours:
+        """Return the neighbours that fall into ``window``, in order."""
+        vector = _as_array(query.vector)
+        if (
+            self._graph is not None
+            and query.where is None
+            and query.max_distance is None
+            and len(self._matrix) >= WORTHWHILE
+        ):
+            return self._nearest_by_graph(self._graph, vector, window)
+        rows, distances, within = self._matrix.nearest(
+            vector,
+            window.offset + window.limit,
+            rows=None if query.where is None else self._rows(query.where),
+            max_distance=query.max_distance,
+        )
+        places = self._places(rows, [distances], window)
+        return Neighbours(rows[places], distances[places], within)
+
+    def _nearest_by_graph(self, graph: Graph, vector: Floats, window: Window) -> Neighbours:
+        """Return what falls into ``window`` of: the graph's candidates, then all others exactly.
+
+        The candidates are the same for every page of a query, so pages neither overlap nor miss.
+        """
+        rows = graph.candidates(vector)
+        distances = self._matrix.distances(vector, rows)
+        end = window.offset + window.limit
+        order = self._places(rows, [distances], Window(0, len(rows), with_total=False))
+        rows, distances = rows[order], distances[order]
+        if end > len(rows):
+            others = self._matrix.nearest(vector, end, rows=None, max_distance=None)
+            order = self._places(others.rows, [others.distances], Window(0, end, with_total=False))
+            order = order[~np.isin(others.rows[order], rows)]
+            rows = np.concatenate((rows, others.rows[order]))
+            distances = np.concatenate((distances, others.distances[order]))
+        part = slice(window.offset, end)
+        return Neighbours(rows[part], distances[part], len(self._matrix))
+
+    def _ranking(self, nearest: Neighbours, places: Rows, window: Window) -> Ranking:
+        records = self._records(nearest.rows[places])
+        distances = nearest.distances[places].tolist()
+        hits = [Hit(*pair) for pair in zip(records, distances, strict=True)]
+        return Ranking(hits, nearest.within if window.with_total else None)
+
+    def _likely_best(
+        self, query: HybridQuery, vector: Floats, rows: Rows, lexical: Doubles
+    ) -> Rows:
+        """Return the positions in ``rows`` of all that can be within the window of a hybrid query.
+
+        From estimated distances follow the least and the greatest score that each can have. The
+        window ends at the count-th greatest of the least scores; of those that certainly tie with
+        it (no score by meaning, the same words) only the near ones matter.
+        """
+        count = query.window.offset + query.window.limit
+        if count >= len(rows):
+            return np.arange(len(rows))
+        estimates, error = self._matrix.estimates(vector, rows)
+        worst, best = (
+            query.alpha * self._matrix.scores(estimates + sign * error)
+            + (1 - query.alpha) * lexical
+            for sign in (1, -1)
+        )
+        end = np.lexsort((estimates, -worst))[count - 1]
+        ties = (best == worst[end]) & (worst == best)
+        farther = estimates > estimates[end] + 2 * error
+        return np.flatnonzero((best >= worst[end]) & ~(ties & farther))
+
+    def _keyword_scores(self, keywords: Keywords, where: Predicate | None) -> tuple[Rows, Doubles]:
+        """Return the rows that hold the keywords, and their scores: BM25, the greatest made 1.0."""
+        if not keywords.terms:
+            return np.empty(0, np.int64), np.empty(0)
+        self._ensure_words()
+        filtered = "" if where is None else "AND rowid IN (SELECT row FROM records WHERE {})"
+        with self._where(where) as (condition, parameters):
+            found = self._connection.execute(
+                "SELECT rowid, bm25(words) FROM words WHERE words MATCH ? "
+                + filtered.format(condition),
+                [_match_expression(keywords), *parameters],
+            ).fetchall()
+        if not found:
+            return np.empty(0, np.int64), np.empty(0)
+        rows, ranks = zip(*found, strict=True)
+        scores = -np.array(ranks)  # SQLite's bm25() is less the better, and never positive
+        return np.array(rows, np.int64), scores / scores.max()
+
+    def _places(self, rows: Rows, keys: Sequence[Doubles], window: Window) -> Rows:
+        """Return the positions of ``rows`` that fall into ``window``: by ``keys``, ties by id."""
+        end = window.offset + window.limit
+        order = np.lexsort(keys[::-1])
+        changes = np.zeros(max(len(order) - 1, 0), bool)
+        for key in keys:
+            changes |= key[order[1:]] != key[order[:-1]]
+        # Runs of equal keys, of which only those that reach into the window need their ids.
+        starts = np.concatenate(([0], np.flatnonzero(changes) + 1, [len(order)]))
+        for start, stop in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+            if start >= end:
+                break
+            if stop - start > 1 and stop > window.offset:
+                tied = order[start:stop]
+                ids = self._ids(rows[tied])
+                order[start:stop] = tied[sorted(range(len(tied)), key=ids.__getitem__)]
+        return order[window.offset : end]
+
+    def _ids(self, rows: Rows) -> list[str]:
+        """Return the ids of ``rows``, in their order."""
+        return [memory_id for (memory_id,) in self._columns(("id",), rows)]
+
+    def _records(self, rows: Rows) -> list[MemoryRecord]:
+        """Return the records of ``rows``, in their order."""
+        return [from_columns(values) for values in self._columns(COLUMNS, rows)]
+
+    def _columns(self, names: Sequence[str], rows: Rows) -> list[Sequence[Any]]:
+        """Return the named columns of each of ``rows``, in their order."""
+        numbers = rows.tolist()
+        found: dict[int, Sequence[Any]] = {}
+        for start in range(0, len(numbers), _BATCH):
+            batch = ",".join(map(str, numbers[start : start + _BATCH]))
+            for row, *values in self._connection.execute(
+                f"SELECT row, {', '.join(names)} FROM records WHERE row IN ({batch})"
+            ):
+                found[row] = values
+        return [found[number] for number in numbers]
+
+    def _rows(self, where: Predicate | None) -> Rows:
+        """Return the rows that match, ascending."""
+        with self._where(where) as (condition, parameters):
+            found = self._connection.execute(
+                f"SELECT row FROM records WHERE {condition}",
+                parameters,
+            ).fetchall()
+        return np.sort(np.fromiter((row for (row,) in found), np.int64, len(found)))
+
+    def _ensure_index(self, name: str) -> None:
+        if name not in self._indexes:
+            with self._transaction():
+                self._connection.execute(_INDEXES[name])
+                self._connection.execute("ANALYZE")
+            self._indexes.add(name)
+
+    def _ensure_words(self) -> None:
+        if "words" not in self._indexes:
+            with self._transaction():
+                self._connection.execute(_WORDS)
+                self._connection.execute(
+                    "INSERT INTO words (rowid, text) SELECT row, text FROM records"
+                )
+            self._indexes.add("words")
+
+    @contextmanager
+    def _where(self, predicate: Predicate | None) -> Iterator[tuple[str, list[Any]]]:
+        """Give a condition and the values that it binds; its long lists are there meanwhile."""
+        condition = condition_for(predicate)
+        for column in condition.columns & _INDEXES.keys():
+            self._ensure_index(column)
+        try:
+            for number, values in enumerate(condition.value_lists):
+                self._connection.executemany(
+                    "INSERT OR IGNORE INTO temp.value_lists (list, value) VALUES (?, ?)",
+                    ((number, value) for value in values),
+                )
+            yield condition.sql, condition.parameters
+        finally:
+            if condition.value_lists:
+                self._connection.execute("DELETE FROM temp.value_lists")
+
+    # --- opening -----------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        """Fill the matrix from the file."""
+        rows = [row for (row,) in self._connection.execute("SELECT row FROM records")]
+        if not rows:
+            return
+        self._next_row = max(rows) + 1
+        self._free_rows = sorted(set(range(1, self._next_row)).difference(rows), reverse=True)
+        self._matrix.reserve(self._next_row, len(rows))
+        linked = self._load_graph()
+        vectors = self._connection.execute("SELECT row, vector FROM vectors")
+        while part := vectors.fetchmany(_PART_ROWS):
+            self._learn(part, linked=linked)
+        self._analyzed_at = len(rows)
+
+    # --- the graph's file --------------------------------------------------------------------
+    # Linking 100,000 vectors takes a minute, reading the links back a second. The database names
+    # the file that fits it, and forgets the name in the transaction of the first change.
+
+    def _load_graph(self) -> bool:
+        """Read the saved graph and return whether there was one that fits the records."""
+        saved = self._connection.execute("SELECT name FROM saved_graph").fetchone()
+        if saved is None:
+            return False
+        file = self._graph_file(saved[0])
+        if not file.exists():  # the space was copied without it
+            self._connection.execute("DELETE FROM saved_graph")
+            return False
+        self._saved_graph = file
+        if self._graph is not None:
+            self._graph.load(file)
+        return True
+
+    def _save_graph(self) -> None:
+        if self._graph is None or self._file is None or self._saved_graph is not None:
+            return
+        name = uuid4().hex
+        self._graph.save(self._graph_file(name))
+        with self._transaction():
+            self._connection.execute("INSERT INTO saved_graph (name) VALUES (?)", (name,))
+
+    def _graph_file(self, name: str) -> Path:
+        assert self._file is not None
+        return self._file.with_suffix(f".{name}.hnsw")
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """A transaction after which a saved graph no longer fits."""
+        with self._transaction():
+            if self._saved_graph is not None:
+                self._connection.execute("DELETE FROM saved_graph")
+            yield
+        if self._saved_graph is not None:
+            self._saved_graph.unlink(missing_ok=True)
+            self._saved_graph = None
+
+
+def _as_array(vector: Vector) -> Floats:
+    return np.asarray(vector, np.float32)
+
+
+def _match_expression(keywords: Keywords) -> str:
+    """Return the keywords in FTS5's language: every phrase, and at least one of the terms."""
+    # Terms are letters and digits alone, so that nothing has to be escaped inside the quotes.
+    any_term = " OR ".join(f'"{term}"' for term in keywords.terms)
+    phrases = [f'"{" ".join(phrase)}"' for phrase in keywords.phrases]
+    return " AND ".join([*phrases, f"({any_term})"])
+
+
+def _prepared_file(
+    connection: sqlite3.Connection, fingerprint: Fingerprint, *, durable: bool
+) -> Fingerprint:
+    """Make the connection ready, create what a new file lacks, and return the fingerprint."""
+    # One owner at a time: the matrix would not see what another connection writes.
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    if durable:
+        # Acknowledged means on disk, through a crash of the process and of the machine.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute("PRAGMA analysis_limit = 1000")
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if application == 0 and tables == 0:
+            for statement in (_SCHEMA + (_DURABLE_SCHEMA if durable else "")).split(";"):
+                connection.execute(statement)
+            connection.execute(
+                "INSERT INTO fingerprint (model, dimensions, metric) VALUES (?, ?, ?)",
+                (fingerprint.model, fingerprint.dimensions, fingerprint.metric.value),
+            )
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        elif application != _APPLICATION_ID:
+            raise BackendError("the file is a database of something else; choose another path")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version != SCHEMA_VERSION:
+            raise BackendError(
+                f"the file has schema version {version}, this release reads {SCHEMA_VERSION}; "
+                f"use the release of agent-memory-inmemory that wrote it"
+            )
+        model, dimensions, metric = connection.execute(
+            "SELECT model, dimensions, metric FROM fingerprint"
+        ).fetchone()
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute(
+        "CREATE TEMP TABLE value_lists (list INTEGER, value TEXT, PRIMARY KEY (list, value)) "
+        "WITHOUT ROWID"
+    )
+    return Fingerprint(model, dimensions, Metric(metric))
