@@ -30,6 +30,48 @@ EVERYTHING = [
     "-e", "packages/backend-inmemory[hnsw]",
     "-e", "packages/testkit",
 ]  # fmt: skip
+USERS = [
+    (
+        "core-alone",
+        ["agent-memory"],
+        """
+import subprocess, sys
+import agent_memory
+heavy = {"numpy", "litellm", "redis", "redisvl", "wordllama"} & sys.modules.keys()
+assert not heavy, heavy
+try:
+    agent_memory.create_memory_vector_db("inmemory", embeddings="local")
+except agent_memory.BackendNotFoundError as error:
+    assert "pip install agent-memory-inmemory" in str(error), error
+else:
+    raise AssertionError("found a backend that is not installed")
+command = subprocess.run(["agent-memory"], capture_output=True, text=True)
+assert command.returncode == 1 and "agent-memory[cli]" in command.stderr, command
+""",
+    ),
+    (
+        "operator",
+        ["agent-memory[cli,local]", "agent-memory-inmemory"],
+        """
+import json, subprocess
+listed = subprocess.run(
+    ["agent-memory", "backends", "list", "--json"], capture_output=True, text=True, check=True
+)
+assert "agent-memory-inmemory" in listed.stdout, listed
+json.loads(listed.stdout)
+common = ["-b", "inmemory", "-e", "local", "--path", "memories"]
+subprocess.run(["agent-memory", "backends", "doctor", "inmemory", "-e", "local"], check=True)
+subprocess.run(["agent-memory", "add", "Prefers window seats", "--id", "seat", *common], check=True)
+found = subprocess.run(
+    ["agent-memory", "search", "where to sit?", "--json", *common],
+    capture_output=True, text=True, check=True,
+)
+assert json.loads(found.stdout)["memories"][0]["id"] == "seat", found
+subprocess.run(["agent-memory", "demo"], check=True, stdout=subprocess.DEVNULL)
+""",
+    ),
+]
+"""Who installs which wheels, and what must work for them then."""
 TEST_TOOLS = ["pytest>=8.0", "pytest-cov>=5.0"]
 
 
@@ -91,7 +133,20 @@ def wheels(session: nox.Session) -> None:
     built = sorted(dist.glob("*.whl"))
     session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
     session.run("check-wheel-contents", *map(str, built))
-    session.run("python", str(ROOT / "packages/smoke.py"), str(dist))
+    for name, wheels_, script in USERS:
+        environment = Path(session.create_tmp()) / f"user-{name}"
+        shutil.rmtree(environment, ignore_errors=True)
+        session.run("python", "-m", "venv", "--without-pip", str(environment))
+        bin_folder = environment / ("Scripts" if os.name == "nt" else "bin")
+        session.run(
+            "uv", "pip", "install", "--quiet", "--python", str(bin_folder / "python"),
+            "--find-links", str(dist), *wheels_, external=True,
+        )  # fmt: skip
+        with session.chdir(environment):  # outside the source tree
+            session.run(
+                str(bin_folder / "python"), "-I", "-c", script,
+                env={"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}, external=True,
+            )  # fmt: skip
 
 
 @nox.session

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -25,8 +24,11 @@ class Embeddings(Protocol):
         """How many numbers a vector has."""
         ...
 
-    async def aembed_documents(self, texts: list[str]) -> Sequence[Any]:
-        """Return one vector for each text, in order; any number of texts in one call."""
+    async def aembed_documents(self, texts: list[str]) -> Any:
+        """Return one vector for each text, in order; any number of texts in one call.
+
+        A sequence of vectors, or one array of two dimensions.
+        """
         ...
 
     async def aembed_query(self, text: str) -> Any:

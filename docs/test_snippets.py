@@ -1,0 +1,78 @@
+"""Every snippet of the documentation runs: a page's Python blocks in order, its commands in a shell."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import os
+import re
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "packages").glob("*/README.md")),
+    *sorted((ROOT / "examples").glob("*.md")),
+]
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def _blocks(page: Path, language: str) -> list[str]:
+    return [text for kind, text in _BLOCK.findall(page.read_text()) if kind == language]
+
+
+def _pages_with(language: str) -> list[Path]:
+    return [page for page in PAGES if _blocks(page, language)]
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def test_the_pages_have_snippets() -> None:
+    names = {_name(page) for page in _pages_with("python")}
+    assert {"README.md", "docs/guide.md"} <= names
+
+
+@pytest.mark.parametrize("page", _pages_with("python"), ids=_name)
+def test_python_snippets(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async def run() -> None:
+        names: dict[str, object] = {"__name__": "snippet"}
+        for block in _blocks(page, "python"):
+            code = compile(
+                block, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
+            )
+            result = eval(code, names)
+            if inspect.iscoroutine(result):
+                await result
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("page", _pages_with("console"), ids=_name)
+def test_console_snippets(page: Path, tmp_path: Path) -> None:
+    commands = [
+        line.removeprefix("$ ")
+        for block in _blocks(page, "console")
+        for line in block.splitlines()
+        if line.startswith("$ ")
+    ]
+    scripts = sysconfig.get_path("scripts")
+    finished = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(commands)],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
