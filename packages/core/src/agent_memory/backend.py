@@ -38,8 +38,8 @@ from agent_memory.errors import (
     InvalidArgumentError,
     UnsupportedCapabilityError,
 )
-from agent_memory.filters import Expression, FilterArguments, Predicate, combined
-from agent_memory.keywords import Keywords, parse_keywords
+from agent_memory.filters import Expression, FilterArguments, Predicate, combined, matches
+from agent_memory.keywords import NO_KEYWORDS, Keywords, parse_keywords
 from agent_memory.models import (
     MemoryRecord,
     MemoryRecordResult,
@@ -217,6 +217,8 @@ class Backend(MemoryVectorDatabase):
         self._fingerprint: Fingerprint | None = None
         """Known once the space is open."""
         self._closed = False
+        self._released = False
+        """Whether closing came to its end: it may fail or be cancelled, and is then repeated."""
 
     # --- the public methods ------------------------------------------------------------------
 
@@ -270,8 +272,10 @@ class Backend(MemoryVectorDatabase):
             async with self._engine():
                 found = {each.id: each for each in await self._fetch(batch)}
             for memory_id in batch:
-                if memory_id in found:
-                    yield found[memory_id]
+                record = found.get(memory_id)
+                # Asked again: meanwhile the id may be that of another tenant's memory.
+                if record and (predicate is None or matches(predicate, record)):
+                    yield record
 
     async def search_memories(
         self,
@@ -301,7 +305,7 @@ class Backend(MemoryVectorDatabase):
             self._require(Capability(f"{mode.value}_search"))
         async with self._engine():
             vector = None if mode is SearchMode.KEYWORD else await self._embed_query(text)
-            keywords = parse_keywords(text)
+            keywords = NO_KEYWORDS if mode is SearchMode.SEMANTIC else parse_keywords(text)
 
             async def rank(part: Window) -> Ranking:
                 if vector is None:
@@ -324,7 +328,8 @@ class Backend(MemoryVectorDatabase):
                 )
             else:
                 ranking = await self._by_recency(rank, recency, asked)
-        results = [self._result(hit, mode) for hit in ranking.hits[: window.limit]]
+            hits = ranking.hits[: window.limit]
+            results = await _offload(len(hits), lambda: [self._result(hit, mode) for hit in hits])
         return _page(
             results,
             total=ranking.total,
@@ -337,12 +342,13 @@ class Backend(MemoryVectorDatabase):
             await self._ping()
 
     async def aclose(self) -> None:
-        if self._closed:
-            return
         self._closed = True
         async with self._opening:
+            if self._released:
+                return
             self._fingerprint = None
             await self._close()
+            self._released = True
 
     async def _add_within(self, memories: list[MemoryRecord], scope: Scope) -> list[str]:
         return await self._add(memories, scope)
@@ -356,7 +362,8 @@ class Backend(MemoryVectorDatabase):
     # --- writing -----------------------------------------------------------------------------
 
     async def _add(self, memories: Sequence[MemoryRecord], scope: Scope | None) -> list[str]:
-        records = await _prepared(memories)
+        copies = await _prepared(memories)
+        records = _latest(copies)
         async with self._engine():
             if not records:
                 return []
@@ -364,10 +371,10 @@ class Backend(MemoryVectorDatabase):
             taken = await self._put([Row(*pair) for pair in zip(records, vectors)], scope)
         if taken and scope is not None:
             raise outside_scope(taken, scope)
-        return [each.id for each in memories]
+        return [each.id for each in copies]
 
     async def _update(self, memories: Sequence[MemoryRecord], scope: Scope | None) -> int:
-        records = await _prepared(memories)
+        records = _latest(await _prepared(memories))
         async with self._engine():
             if not records:
                 return 0
@@ -377,13 +384,16 @@ class Backend(MemoryVectorDatabase):
                 for each in records
                 if each.id in stored and (scope is None or scope.contains(stored[each.id]))
             ]
+            if not records:
+                return 0
             changed = [each for each in records if each.text != stored[each.id].text]
             vectors = await self._embed_by_id(changed)
             replaced, stale = await self._replace(
                 [Row(each, vectors.get(each.id)) for each in records], scope
             )
             if stale:  # others changed those texts after we looked, so they need vectors after all
-                again = [each for each in records if each.id in set(stale)]
+                unembedded = set(stale)
+                again = [each for each in records if each.id in unembedded]
                 vectors = await self._embed_by_id(again)
                 retried = await self._replace(
                     [Row(each, vectors[each.id]) for each in again], scope
@@ -451,7 +461,9 @@ class Backend(MemoryVectorDatabase):
             )
 
         # Sorting is stable, so equal ones stay in the order of distance and id.
-        ordered = sorted(first.hits, key=boosted, reverse=True)
+        ordered = await _offload(
+            len(first.hits), lambda: sorted(first.hits, key=boosted, reverse=True)
+        )
         hits = ordered[window.offset : window.offset + window.limit]
         if len(hits) < window.limit and len(ordered) == recency.candidates:
             beyond = await rank(
@@ -510,14 +522,17 @@ class Backend(MemoryVectorDatabase):
                 _checked_dimensions(dimensions, self.embeddings.model),
                 self.metric,
             )
-            stored = await self._open(ours)
-            if stored != ours:
+            try:
+                stored = await self._open(ours)
+                if stored != ours:
+                    raise EmbeddingMismatchError(
+                        f"the space {self.space!r} holds vectors of {_described(stored)}, this "
+                        f"handle makes {_described(ours)}: use the embeddings and the metric of "
+                        f"the space, or another space"
+                    )
+            except BaseException:  # cancelled, too: nothing half open stays behind
                 await self._close()
-                raise EmbeddingMismatchError(
-                    f"the space {self.space!r} holds vectors of {_described(stored)}, this handle "
-                    f"makes {_described(ours)}: use the embeddings and the metric of the space, "
-                    f"or another space"
-                )
+                raise
             self._fingerprint = ours
 
     def _ensure_not_closed(self) -> None:
@@ -542,8 +557,9 @@ class Backend(MemoryVectorDatabase):
     async def _open(self, fingerprint: Fingerprint) -> Fingerprint:
         """Connect, create the space with ``fingerprint`` if it is new, and return the stored one.
 
-        Called by one task at a time, before anything else; again if a call failed or was cancelled,
-        and again after `_close`. It must not change a space that has another fingerprint.
+        Called by one task at a time, before anything else. If it fails or is cancelled, or returns
+        another fingerprint, `_close` is called, and the next call opens again. It must not change a
+        space that has another fingerprint.
         """
 
     @abstractmethod
@@ -626,7 +642,7 @@ def _checked_space(space: object) -> str:
 
 
 def _checked_dimensions(dimensions: object, model: str) -> int:
-    if not isinstance(dimensions, int) or dimensions < 1:
+    if not isinstance(dimensions, int) or isinstance(dimensions, bool) or dimensions < 1:
         raise EmbeddingError(
             f"the embeddings {model!r} say that their vectors have {dimensions!r} dimensions; "
             f"expected a whole number of 1 or more"
@@ -650,7 +666,7 @@ def _checked_mode(mode: object) -> SearchMode:
         return SearchMode(mode)  # type: ignore[arg-type]
     except ValueError:
         close = difflib.get_close_matches(str(mode), list(SearchMode), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"one of {', '.join(SearchMode)}"
+        hint = f"did you mean {str(close[0])!r}?" if close else f"one of {', '.join(SearchMode)}"
         raise InvalidArgumentError(f"search_mode={mode!r}: {hint}") from None
 
 
@@ -690,9 +706,12 @@ def _checked_alpha(alpha: object, mode: SearchMode) -> float:
 
 
 def _checked_number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InvalidArgumentError(f"{name}={value!r}: expected a finite number")
-    return float(value)
+    try:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # an integer beyond what a float can hold
+        raise InvalidArgumentError(f"{name}: expected a finite number, this is too large") from None
+    raise InvalidArgumentError(f"{name}={value!r}: expected a finite number")
 
 
 def _checked_ids(ids: object) -> list[str]:
@@ -714,14 +733,18 @@ def _predicate(where: object, filters: Mapping[str, object]) -> Predicate | None
 
 
 async def _prepared(memories: object) -> list[MemoryRecord]:
-    """Return valid copies with their hashes; of an id given twice, the last one."""
+    """Return valid copies with their hashes."""
     if not isinstance(memories, (list, tuple)):
         raise InvalidArgumentError(f"expected a list of records, got {type(memories).__name__}")
     for each in memories:
         if not isinstance(each, MemoryRecord):
             raise InvalidArgumentError(f"expected a MemoryRecord, got {type(each).__name__}")
-    latest = {each.id: each for each in memories}
-    return await _offload(len(latest), lambda: [_stored_form(each) for each in latest.values()])
+    return await _offload(len(memories), lambda: [_stored_form(each) for each in memories])
+
+
+def _latest(records: Sequence[MemoryRecord]) -> list[MemoryRecord]:
+    """Return each id's last record."""
+    return list({each.id: each for each in records}.values())
 
 
 _NOT_STORED = MemoryRecordResult.model_fields.keys() - MemoryRecord.model_fields.keys()
@@ -735,7 +758,8 @@ def _stored_form(record: MemoryRecord) -> MemoryRecord:
     try:
         copy = MemoryRecord.model_validate(fields)
     except ValidationError as error:
-        raise InvalidArgumentError(f"the record {record.id!r} became invalid: {error}") from error
+        name = fields.get("id", "without an id")
+        raise InvalidArgumentError(f"the record {name!r} became invalid: {error}") from error
     copy.__dict__["memory_hash"] = copy.compute_hash()  # valid as it is: no second validation
     return copy
 

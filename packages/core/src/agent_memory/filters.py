@@ -61,6 +61,11 @@ class OneOf:
 
     field: str
     values: tuple[str, ...]
+    value_set: frozenset[str] = dataclasses.field(init=False, repr=False, compare=False)
+    """The same values, for looking one up: there may be many thousands."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value_set", frozenset(self.values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +132,8 @@ def matches(predicate: Predicate, record: MemoryRecord) -> bool:
             return any(matches(each, record) for each in predicates)
         case NotThat(inner):
             return not matches(inner, record)
-        case OneOf(field, values):
-            return any(value in values for value in _elements(record, field))
+        case OneOf(field):
+            return any(value in predicate.value_set for value in _elements(record, field))
         case HasPrefix(field, prefix):
             return any(value.startswith(prefix) for value in _elements(record, field))
         case IsPresent(field):

@@ -28,6 +28,9 @@ class Keywords:
     """The terms of each quoted phrase, in order; one term may be a phrase."""
 
 
+NO_KEYWORDS = Keywords((), ())
+
+
 def parse_keywords(query: str) -> Keywords:
     """Read the terms and phrases of ``query``."""
     phrases = dict.fromkeys(tuple(terms_of(quoted)) for quoted in _PHRASE.findall(query))

@@ -60,8 +60,8 @@ def _is_clean_matrix(vectors: Any, dimensions: int, *, zero_allowed: bool) -> bo
         return False
     return bool(
         vectors.shape[1] == dimensions
-        and abs(vectors).max() <= _LARGEST_FLOAT32  # NaN is not
-        and (zero_allowed or (vectors != 0).any(axis=1).all())
+        and float(abs(vectors).max()) <= _LARGEST_FLOAT32  # NaN is not
+        and (zero_allowed or vectors.astype("float32").any(axis=1).all())  # tiny ones become zero
     )
 
 

@@ -128,7 +128,7 @@ async def examine(database: DatabaseChoice) -> AsyncIterator[Step]:
 
         step = "import"
         factory = import_factory(choice)
-        yield Step(step, True, f"{factory.__module__}.{factory.__qualname__}")
+        yield Step(step, True, choice.target)
 
         step = "create"
         embeddings = resolve_embeddings(database.embeddings)
