@@ -1,0 +1,149 @@
+"""Vectors on their way in: packed as float32, or refused with a reason."""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent_memory import EmbeddingError
+from agent_memory.vectors import Vector, pack_vectors
+
+# A busy machine is slow, not wrong.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def pack(vectors: Any, *, texts: int = 1, dimensions: int = 2, zero: bool = False) -> list[Vector]:
+    return pack_vectors(
+        vectors,
+        texts=[f"text {each}" for each in range(texts)],
+        dimensions=dimensions,
+        model="some-model",
+        zero_allowed=zero,
+    )
+
+
+singles = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@patient
+@given(st.lists(st.lists(singles, min_size=3, max_size=3), max_size=5))
+def test_vectors_keep_their_numbers_and_their_order(vectors: list[list[float]]) -> None:
+    for form in (
+        vectors,
+        tuple(tuple(each) for each in vectors),
+        [np.array(each, np.float32) for each in vectors],
+        [np.array(each, np.float64) for each in vectors],
+        np.array(vectors, np.float32).reshape(len(vectors), 3),
+        pack(vectors, texts=len(vectors), dimensions=3, zero=True),
+    ):
+        packed = pack(form, texts=len(vectors), dimensions=3, zero=True)
+        assert [each.tolist() for each in packed] == vectors
+        assert [each.tobytes() for each in packed] == [struct.pack("3f", *each) for each in vectors]
+
+
+def test_a_packed_vector_cannot_be_changed_and_shares_nothing() -> None:
+    source = np.array([[1.0, 2.0]], np.float32)
+    (packed,) = pack(source)
+    source[0, 0] = 9.0
+    assert packed.tolist() == [1.0, 2.0]
+    assert packed.readonly
+    assert (packed.format, packed.ndim, packed.nbytes) == ("f", 1, 8)
+    view = np.asarray(packed)
+    assert view.dtype == np.float32
+    assert view.tolist() == [1.0, 2.0]
+    assert not view.flags.owndata
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (None, "'some-model' returned a NoneType; expected a list of vectors"),
+        (5, "'some-model' returned a int; expected a list of vectors"),
+        (iter([[1.0, 2.0]]), "expected a list of vectors"),
+        ([], "'some-model' returned 0 vectors for 1 texts"),
+        ([[1.0, 2.0]] * 2, "'some-model' returned 2 vectors for 1 texts"),
+        ([[1.0]], "'some-model' returned 1 dimensions for 'text 0', expected 2"),
+        ([[1.0, 2.0, 3.0]], "returned 3 dimensions for 'text 0', expected 2"),
+        ([[]], "returned 0 dimensions for 'text 0', expected 2"),
+        ([None], "'some-model' returned no vector of numbers for 'text 0'"),
+        ([[1.0, None]], "returned no vector of numbers for 'text 0'"),
+        ([["1", "2"]], "returned no vector of numbers for 'text 0'"),
+        ([[[1.0, 2.0]]], "returned no vector of numbers for 'text 0'"),
+        (["ab"], "returned no vector of numbers for 'text 0'"),
+        ([[10**400, 1.0]], "returned no vector of numbers for 'text 0'"),
+        ([[1j, 1.0]], "returned no vector of numbers for 'text 0'"),
+        ([[math.nan, 1.0]], "returned a vector with an infinite value or NaN for 'text 0'"),
+        ([[math.inf, -math.inf]], "an infinite value or NaN"),
+        ([[-math.inf, 1.0]], "an infinite value or NaN"),
+        ([[1e39, 1.0]], "an infinite value or NaN"),
+        ([np.array([np.nan, 1.0])], "an infinite value or NaN"),
+        ([[0.0, -0.0]], "returned a vector of zeros for 'text 0', which has no direction"),
+        ([[1e-60, 0.0]], "returned a vector of zeros"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else repr(value)[:30],
+)
+def test_what_is_no_vector_is_refused_with_the_model_and_the_text(
+    vectors: Any, message: str
+) -> None:
+    with pytest.raises(EmbeddingError) as caught:
+        pack(vectors)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["e", "f", "d", ">f", ">d", "b", "l", "L"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_matrix_of_any_kind_of_number_is_packed_row_by_row(kind: str, order: Any) -> None:
+    matrix = np.array([[1, 2], [3, 4], [5, 0]], kind, order=order)
+    packed = pack(matrix, texts=3)
+    assert [each.tolist() for each in packed] == [[1.0, 2.0], [3.0, 4.0], [5.0, 0.0]]
+    assert all(each.readonly and each.format == "f" for each in packed)
+    matrix[:] = 9
+    assert packed[0].tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (math.nan, "an infinite value or NaN for 'text 1'"),
+        (math.inf, "an infinite value or NaN for 'text 1'"),
+        (-math.inf, "an infinite value or NaN for 'text 1'"),
+        (1e39, "an infinite value or NaN for 'text 1'"),
+        (0.0, "a vector of zeros for 'text 1'"),
+        (1e-60, "a vector of zeros for 'text 1'"),  # what float32 makes of it
+    ],
+)
+def test_a_matrix_is_refused_for_one_row(wrong: float, message: str) -> None:
+    with pytest.raises(EmbeddingError, match=message):
+        pack(np.array([[1.0, 2.0], [wrong, 0.0]]), texts=2)
+    for shape in ((2, 3), (2,), (2, 2, 1)):
+        with pytest.raises(EmbeddingError):
+            pack(np.ones(shape), texts=2)
+    with pytest.raises(EmbeddingError):
+        pack(np.array([["1", "2"], ["3", "4"]]), texts=2)
+
+
+def test_the_message_names_the_text_of_the_wrong_vector() -> None:
+    with pytest.raises(EmbeddingError, match="'text 2'"):
+        pack([[1.0, 1.0], [1.0, 1.0], [math.nan, 1.0]], texts=3)
+
+
+def test_a_long_text_is_cut_in_the_message() -> None:
+    with pytest.raises(EmbeddingError) as caught:
+        pack_vectors([[]], texts=["x" * 10_000], dimensions=1, model="m", zero_allowed=True)
+    assert len(str(caught.value)) < 200
+
+
+def test_zeros_are_allowed_where_they_have_a_distance() -> None:
+    assert pack([[0.0, 0.0]], zero=True)[0].tolist() == [0.0, 0.0]
+
+
+def test_the_largest_numbers_do_not_overflow_the_check() -> None:
+    largest = float(np.finfo(np.float32).max)
+    packed = pack([[largest] * 4096], dimensions=4096)
+    assert packed[0].tolist() == [largest] * 4096
