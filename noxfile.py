@@ -115,7 +115,7 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session
 def minimums(session: nox.Session) -> None:
-    """All tests with the oldest release of every dependency that the packages promise to work with."""
+    """All tests with the oldest release of every dependency that the packages allow."""
     session.install("--resolution", "lowest-direct", *TEST_TOOLS, *EVERYTHING)
     session.run("pytest", *session.posargs)
 

@@ -1,4 +1,4 @@
-"""Every snippet of the documentation runs: a page's Python blocks in order, its commands in a shell."""
+"""Every snippet of the documentation runs: Python blocks in order, commands in a shell."""
 
 from __future__ import annotations
 

@@ -11,17 +11,25 @@ Data flows one way: a public method checks its arguments, calls primitives, shap
 from __future__ import annotations
 
 import asyncio
-import difflib
-import math
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import Any, Literal, NamedTuple, TypeVar, Unpack
+from dataclasses import replace
+from typing import Any, Literal, TypeVar, Unpack
 
 from pydantic import ValidationError
 
+from agent_memory.arguments import (
+    as_predicate,
+    checked_alpha,
+    checked_dimensions,
+    checked_ids,
+    checked_mode,
+    checked_query,
+    checked_space,
+    checked_threshold,
+    checked_window,
+)
 from agent_memory.database import (
     Capability,
     MemoryVectorDatabase,
@@ -38,15 +46,27 @@ from agent_memory.errors import (
     InvalidArgumentError,
     UnsupportedCapabilityError,
 )
-from agent_memory.filters import Expression, FilterArguments, Predicate, combined, matches
-from agent_memory.keywords import NO_KEYWORDS, Keywords, parse_keywords
+from agent_memory.filters import Expression, FilterArguments, Predicate, matches
+from agent_memory.keywords import NO_KEYWORDS, parse_keywords
 from agent_memory.models import (
     MemoryRecord,
     MemoryRecordResult,
     MemoryRecordResults,
     ScoreType,
     SearchMode,
-    ensure_encodable,
+)
+from agent_memory.primitives import (
+    Fingerprint,
+    Hit,
+    HybridQuery,
+    KeywordQuery,
+    Listing,
+    Metric,
+    Ranking,
+    Replaced,
+    Row,
+    SemanticQuery,
+    Window,
 )
 from agent_memory.recency import RecencyParams
 from agent_memory.scope import Scope
@@ -70,125 +90,9 @@ __all__ = [
 
 _T = TypeVar("_T")
 
-DEFAULT_HYBRID_ALPHA = 0.7
 _INLINE = 64
 """Up to this many records are prepared on the event loop; more leave it for a thread."""
 _BATCH = 500
-_LARGEST = 2**53
-"""Offsets and limits beyond this are cut down to it: no space holds as many records."""
-
-
-class Metric(StrEnum):
-    """How the distance between two vectors is measured."""
-
-    COSINE = "cosine"
-    """1 - cos of the angle: 0 (same direction) to 2 (opposite)."""
-    L2 = "l2"
-    """Euclidean distance: 0 and up."""
-    IP = "ip"
-    """1 - inner product; may be negative. Meant for vectors of length one."""
-
-    def score(self, dist: float) -> float:
-        """Return a distance as a score from 0 to 1, 1 the best.
-
-        cosine and ip: ``1 - dist``, clamped; l2: ``1 / (1 + dist)``.
-        """
-        if self is Metric.L2:
-            return 1.0 / (1.0 + dist)
-        return min(1.0, max(0.0, 1.0 - dist))
-
-
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """What a space remembers of its vectors; those of another kind cannot be compared with them."""
-
-    model: str
-    dimensions: int
-    metric: Metric
-
-
-class Row(NamedTuple):
-    """A record to store, with its vector."""
-
-    record: MemoryRecord
-    vector: Vector | None
-    """`Backend._replace` alone: ``None`` keeps the stored vector, if the stored text is still the same."""
-
-
-class Replaced(NamedTuple):
-    """What `Backend._replace` did."""
-
-    replaced: int
-    """How many records existed and were replaced."""
-    stale: Sequence[str]
-    """Ids left alone because their row had no vector and the stored text is another one."""
-
-
-class Listing(NamedTuple):
-    """One page of records and how many match in all."""
-
-    records: Sequence[MemoryRecord]
-    total: int
-
-
-class Hit(NamedTuple):
-    """A record that was found, and how."""
-
-    record: MemoryRecord
-    dist: float | None
-    """Distance in the space's metric; ``None`` in keyword search."""
-    score: float | None = None
-    """0 to 1; ``None`` in semantic search, where it follows from ``dist``."""
-
-
-class Ranking(NamedTuple):
-    """One page of hits, best first, and how many match in all if that was asked."""
-
-    hits: Sequence[Hit]
-    total: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Which part of a ranking is wanted."""
-
-    offset: int
-    limit: int
-    with_total: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SemanticQuery:
-    """Nearest first, ties by id."""
-
-    vector: Vector
-    where: Predicate | None
-    max_distance: float | None
-    """Only hits at this distance or nearer; they alone count for the total."""
-    window: Window
-
-
-@dataclass(frozen=True, slots=True)
-class KeywordQuery:
-    """Records that hold the keywords, the best match first with a score of 1.0, ties by id."""
-
-    keywords: Keywords
-    where: Predicate | None
-    window: Window
-
-
-@dataclass(frozen=True, slots=True)
-class HybridQuery:
-    """Every matching record, by ``alpha * semantic score + (1 - alpha) * keyword score``.
-
-    A record without the keywords has a keyword score of 0. Ties go by distance, then by id.
-    """
-
-    vector: Vector
-    keywords: Keywords
-    alpha: float
-    where: Predicate | None
-    window: Window
 
 
 class Backend(MemoryVectorDatabase):
@@ -206,7 +110,7 @@ class Backend(MemoryVectorDatabase):
         self, embeddings: Embeddings, *, space: str, metric: Metric | str = Metric.COSINE
     ) -> None:
         self.embeddings = embeddings
-        self.space = _checked_space(space)
+        self.space = checked_space(space)
         try:
             self.metric = Metric(metric)
         except ValueError:
@@ -232,7 +136,7 @@ class Backend(MemoryVectorDatabase):
         return await self._delete(memory_ids, None)
 
     async def get_memories(self, memory_ids: Sequence[str]) -> list[MemoryRecord]:
-        ids = _checked_ids(memory_ids)
+        ids = checked_ids(memory_ids)
         async with self._engine():
             if not ids:
                 return []
@@ -242,7 +146,7 @@ class Backend(MemoryVectorDatabase):
     async def count_memories(
         self, *, where: Expression | None = None, **filters: Unpack[FilterArguments]
     ) -> int:
-        predicate = _predicate(where, filters)
+        predicate = as_predicate(where, filters)
         async with self._engine():
             return await self._count(predicate)
 
@@ -254,8 +158,8 @@ class Backend(MemoryVectorDatabase):
         where: Expression | None = None,
         **filters: Unpack[FilterArguments],
     ) -> MemoryRecordResults:
-        window = _checked_window(limit, offset, with_total=True)
-        predicate = _predicate(where, filters)
+        window = checked_window(limit, offset, with_total=True)
+        predicate = as_predicate(where, filters)
         async with self._engine():
             records, total = await self._list(predicate, offset=window.offset, limit=window.limit)
             memories = await _offload(len(records), lambda: [as_listed(each) for each in records])
@@ -264,7 +168,7 @@ class Backend(MemoryVectorDatabase):
     async def iter_memories(
         self, *, where: Expression | None = None, **filters: Unpack[FilterArguments]
     ) -> AsyncIterator[MemoryRecord]:
-        predicate = _predicate(where, filters)
+        predicate = as_predicate(where, filters)
         async with self._engine():
             ids = await self._list_ids(predicate)
         for start in range(0, len(ids), _BATCH):
@@ -291,16 +195,16 @@ class Backend(MemoryVectorDatabase):
         where: Expression | None = None,
         **filters: Unpack[FilterArguments],
     ) -> MemoryRecordResults:
-        text = _checked_query(query)
-        mode = _checked_mode(search_mode)
-        window = _checked_window(limit, offset, with_total=with_total)
-        max_distance = _checked_threshold(distance_threshold, mode)
-        alpha = _checked_alpha(hybrid_alpha, mode)
+        text = checked_query(query)
+        mode = checked_mode(search_mode)
+        window = checked_window(limit, offset, with_total=with_total)
+        max_distance = checked_threshold(distance_threshold, mode)
+        alpha = checked_alpha(hybrid_alpha, mode)
         if recency is not None and not isinstance(recency, RecencyParams):
             raise InvalidArgumentError(
                 f"recency: expected RecencyParams(...), got {type(recency).__name__}"
             )
-        predicate = _predicate(where, filters)
+        predicate = as_predicate(where, filters)
         if mode is not SearchMode.SEMANTIC:
             self._require(Capability(f"{mode.value}_search"))
         async with self._engine():
@@ -347,7 +251,8 @@ class Backend(MemoryVectorDatabase):
             if self._released:
                 return
             self._fingerprint = None
-            await self._close()
+            with self._in_our_terms():
+                await self._close()
             self._released = True
 
     async def _add_within(self, memories: list[MemoryRecord], scope: Scope) -> list[str]:
@@ -368,7 +273,9 @@ class Backend(MemoryVectorDatabase):
             if not records:
                 return []
             vectors = await self._embed_documents([each.text for each in records])
-            taken = await self._put([Row(*pair) for pair in zip(records, vectors)], scope)
+            taken = await self._put(
+                [Row(*pair) for pair in zip(records, vectors, strict=True)], scope
+            )
         if taken and scope is not None:
             raise outside_scope(taken, scope)
         return [each.id for each in copies]
@@ -402,7 +309,7 @@ class Backend(MemoryVectorDatabase):
             return replaced
 
     async def _delete(self, memory_ids: Sequence[str], scope: Scope | None) -> int:
-        ids = list(dict.fromkeys(_checked_ids(memory_ids)))
+        ids = list(dict.fromkeys(checked_ids(memory_ids)))
         async with self._engine():
             return await self._remove(ids, scope) if ids else 0
 
@@ -416,14 +323,14 @@ class Backend(MemoryVectorDatabase):
         packed = await _offload(len(unique), lambda: self._packed(vectors, unique))
         if len(unique) == len(texts):
             return packed
-        by_text = dict(zip(unique, packed))
+        by_text = dict(zip(unique, packed, strict=True))
         return [by_text[text] for text in texts]
 
     async def _embed_by_id(self, records: Sequence[MemoryRecord]) -> dict[str, Vector]:
         if not records:
             return {}
         vectors = await self._embed_documents([each.text for each in records])
-        return {each.id: vector for each, vector in zip(records, vectors)}
+        return {each.id: vector for each, vector in zip(records, vectors, strict=True)}
 
     async def _embed_query(self, text: str) -> Vector:
         with _embedding_errors(self.embeddings):
@@ -496,15 +403,25 @@ class Backend(MemoryVectorDatabase):
     async def _engine(self) -> AsyncIterator[None]:
         """Make sure that the engine is open, and speak of its failures in our terms."""
         self._ensure_not_closed()
+        with self._in_our_terms():
+            try:
+                if self._fingerprint is None:
+                    await self._open_once()
+                yield
+            except AgentMemoryError:
+                raise
+            except Exception as error:
+                if self._closed:  # by another task, under this call
+                    raise self._closed_error() from error
+                raise
+
+    @contextmanager
+    def _in_our_terms(self) -> Iterator[None]:
         try:
-            if self._fingerprint is None:
-                await self._open_once()
             yield
         except AgentMemoryError:
             raise
         except Exception as error:
-            if self._closed:
-                raise self._closed_error() from error
             ours = self._translated(error)
             if ours is None:
                 raise
@@ -519,7 +436,7 @@ class Backend(MemoryVectorDatabase):
                 dimensions = await asyncio.to_thread(lambda: self.embeddings.dimensions)
             ours = Fingerprint(
                 self.embeddings.model,
-                _checked_dimensions(dimensions, self.embeddings.model),
+                checked_dimensions(dimensions, self.embeddings.model),
                 self.metric,
             )
             try:
@@ -576,11 +493,17 @@ class Backend(MemoryVectorDatabase):
 
     @abstractmethod
     async def _replace(self, rows: Sequence[Row], scope: Scope | None) -> Replaced:
-        """Replace records that exist (and lie in ``scope``); create none. One step, as in `_put`."""
+        """Replace records that exist (and lie in ``scope``); create none. One step, as `_put`."""
 
     @abstractmethod
     async def _remove(self, ids: Sequence[str], scope: Scope | None) -> int:
-        """Delete the records that exist (and lie in ``scope``); return how many. One step, as in `_put`."""
+        """Delete the records that exist (and lie in ``scope``) and return how many.
+
+        One step, as `_put`.
+        """
+
+    # Records that a primitive returns belong to the caller, who may change them: an engine that
+    # keeps records as objects returns copies.
 
     @abstractmethod
     async def _fetch(self, ids: Sequence[str]) -> Sequence[MemoryRecord]:
@@ -632,104 +555,7 @@ class Backend(MemoryVectorDatabase):
         return None
 
 
-# --- checks of arguments -----------------------------------------------------------------------
-
-
-def _checked_space(space: object) -> str:
-    if not isinstance(space, str) or not space:
-        raise InvalidArgumentError(f"space={space!r}: expected a name, a string that is not empty")
-    return space
-
-
-def _checked_dimensions(dimensions: object, model: str) -> int:
-    if not isinstance(dimensions, int) or isinstance(dimensions, bool) or dimensions < 1:
-        raise EmbeddingError(
-            f"the embeddings {model!r} say that their vectors have {dimensions!r} dimensions; "
-            f"expected a whole number of 1 or more"
-        )
-    return dimensions
-
-
-def _checked_query(query: object) -> str:
-    if not isinstance(query, str):
-        raise InvalidArgumentError(f"query: expected a string, got {type(query).__name__}")
-    if not query.strip():
-        raise InvalidArgumentError("query: it is blank; to read without a query use list_memories")
-    try:
-        return ensure_encodable(query)
-    except ValueError as error:
-        raise InvalidArgumentError(f"query: {error}") from None
-
-
-def _checked_mode(mode: object) -> SearchMode:
-    try:
-        return SearchMode(mode)  # type: ignore[arg-type]
-    except ValueError:
-        close = difflib.get_close_matches(str(mode), list(SearchMode), n=1)
-        hint = f"did you mean {str(close[0])!r}?" if close else f"one of {', '.join(SearchMode)}"
-        raise InvalidArgumentError(f"search_mode={mode!r}: {hint}") from None
-
-
-def _checked_window(limit: object, offset: object, *, with_total: object) -> Window:
-    for name, value, least in (("limit", limit, 1), ("offset", offset, 0)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise InvalidArgumentError(
-                f"{name}={value!r}: expected a whole number of {least} or more"
-            )
-    if not isinstance(with_total, bool):
-        raise InvalidArgumentError(f"with_total={with_total!r}: expected True or False")
-    assert isinstance(limit, int) and isinstance(offset, int)
-    return Window(min(offset, _LARGEST), min(limit, _LARGEST), with_total)
-
-
-def _checked_threshold(threshold: object, mode: SearchMode) -> float | None:
-    if threshold is None:
-        return None
-    value = _checked_number("distance_threshold", threshold)
-    if mode is not SearchMode.SEMANTIC:
-        raise InvalidArgumentError(
-            f"distance_threshold belongs to semantic search; a {mode.value} search has no limit "
-            f"of distance"
-        )
-    return value
-
-
-def _checked_alpha(alpha: object, mode: SearchMode) -> float:
-    if alpha is None:
-        return DEFAULT_HYBRID_ALPHA
-    value = _checked_number("hybrid_alpha", alpha)
-    if not 0 <= value <= 1:
-        raise InvalidArgumentError(f"hybrid_alpha={alpha!r}: expected a number from 0 to 1")
-    if mode is not SearchMode.HYBRID:
-        raise InvalidArgumentError(f"hybrid_alpha belongs to hybrid search, this is {mode.value}")
-    return value
-
-
-def _checked_number(name: str, value: object) -> float:
-    try:
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
-    except OverflowError:  # an integer beyond what a float can hold
-        raise InvalidArgumentError(f"{name}: expected a finite number, this is too large") from None
-    raise InvalidArgumentError(f"{name}={value!r}: expected a finite number")
-
-
-def _checked_ids(ids: object) -> list[str]:
-    if isinstance(ids, str) or not isinstance(ids, (list, tuple, set, frozenset)):
-        raise InvalidArgumentError(f"expected a list of ids, got {type(ids).__name__}")
-    for each in ids:
-        if not isinstance(each, str):
-            raise InvalidArgumentError(f"an id is a string, got {each!r} ({type(each).__name__})")
-        try:
-            ensure_encodable(each)
-        except ValueError as error:
-            raise InvalidArgumentError(f"the id {each!r}: {error}") from None
-    return list(ids)
-
-
-def _predicate(where: object, filters: Mapping[str, object]) -> Predicate | None:
-    expression = combined(where, filters)
-    return None if expression is None else expression.to_predicate()
+# --- records on their way in -------------------------------------------------------------------
 
 
 async def _prepared(memories: object) -> list[MemoryRecord]:
@@ -796,5 +622,5 @@ def _embedding_errors(embeddings: Embeddings) -> Iterator[None]:
 
 
 async def _offload(size: int, work: Callable[[], _T]) -> _T:
-    """Run ``work`` here if it is small, else in a thread, so that the event loop stays responsive."""
+    """Run ``work`` here if it is small, else in a thread, off the event loop."""
     return work() if size <= _INLINE else await asyncio.to_thread(work)

@@ -63,7 +63,7 @@ class MemoryVectorDatabase(ABC):
 
     @abstractmethod
     async def add_memories(self, memories: list[MemoryRecord]) -> list[str]:
-        """Store memories, replacing as a whole those whose id exists, and return their ids in order.
+        """Store memories and return their ids in order; an id that exists is replaced as a whole.
 
         All or nothing as far as embedding goes: if that fails, nothing is stored.
 

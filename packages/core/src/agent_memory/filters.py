@@ -425,7 +425,7 @@ class ListTagFilter(TagFilter):
     """Holds each of these values."""
 
     def to_predicate(self) -> Predicate:
-        # Named explicitly: a dataclass with slots is another class than the one super() closes over.
+        # Named, because a dataclass with slots is another class than the one super() closes over.
         parts: list[Predicate] = []
         if any(name != "all" for name in self.given()):
             parts.append(TagFilter.to_predicate(self))

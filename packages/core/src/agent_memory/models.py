@@ -70,7 +70,11 @@ def ensure_encodable(value: str) -> str:
 
 
 def ensure_utc(value: datetime) -> datetime:
-    """Return ``value`` in UTC, a naive one read as UTC; ``ValueError`` outside the years 1 to 9999."""
+    """Return ``value`` in UTC, a naive one read as UTC.
+
+    Raises:
+        ValueError: in UTC it lies outside the years 1 to 9999.
+    """
     if value.tzinfo is UTC:
         return value
     if value.tzinfo is None or value.utcoffset() is None:
@@ -179,7 +183,7 @@ class MemoryRecord(BaseModel):
     pinned: bool = False
     access_count: int = Field(default=0, ge=0, lt=2**63)
     memory_hash: Tag | None = None
-    """Derived by whoever stores the record (see `compute_hash`); what the caller sets is replaced."""
+    """Derived by whoever stores the record, see `compute_hash`; what a caller sets is replaced."""
     discrete_memory_extracted: Literal["t", "f"] = "f"
     """``"t"`` once discrete memories have been extracted from this one."""
     extraction_strategy: Tag = "discrete"
@@ -187,7 +191,7 @@ class MemoryRecord(BaseModel):
 
     def compute_hash(self) -> str:
         """Return the sha256, in hex, of the fields that make two memories the same (rule REC-4)."""
-        # What json.dumps(..., sort_keys=True) gives, written out: this runs for every record stored.
+        # As json.dumps(..., sort_keys=True) has it, written out: every record stored needs one.
         identity = (
             f'{{"memory_type": {_as_json(self.memory_type.value)}, '
             f'"namespace": {_as_json(self.namespace)}, '

@@ -76,7 +76,7 @@ class Scope:
 
 
 class ScopedMemories(MemoryVectorDatabase):
-    """A database confined to a `Scope`. Made by ``db.scoped(...)``; closing it leaves ``db`` open."""
+    """A database confined to a `Scope`; closing it leaves the one that it came from open."""
 
     def __init__(self, database: MemoryVectorDatabase, scope: Scope) -> None:
         self._database = database

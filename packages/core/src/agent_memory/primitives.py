@@ -1,0 +1,130 @@
+"""What the primitives of a backend take and give: rows, windows, queries, hits.
+
+The vocabulary between `agent_memory.backend.Backend` and an engine, and nothing else. Engines
+import these names from `agent_memory.backend`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from agent_memory.filters import Predicate
+from agent_memory.keywords import Keywords
+from agent_memory.models import MemoryRecord
+from agent_memory.vectors import Vector
+
+
+class Metric(StrEnum):
+    """How the distance between two vectors is measured."""
+
+    COSINE = "cosine"
+    """1 - cos of the angle: 0 (same direction) to 2 (opposite)."""
+    L2 = "l2"
+    """Euclidean distance: 0 and up."""
+    IP = "ip"
+    """1 - inner product; may be negative. Meant for vectors of length one."""
+
+    def score(self, dist: float) -> float:
+        """Return a distance as a score from 0 to 1, 1 the best.
+
+        cosine and ip: ``1 - dist``, clamped; l2: ``1 / (1 + dist)``.
+        """
+        if self is Metric.L2:
+            return 1.0 / (1.0 + dist)
+        return min(1.0, max(0.0, 1.0 - dist))
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a space remembers of its vectors; those of another kind cannot be compared with them."""
+
+    model: str
+    dimensions: int
+    metric: Metric
+
+
+class Row(NamedTuple):
+    """A record to store, with its vector."""
+
+    record: MemoryRecord
+    vector: Vector | None
+    """``None``, in `_replace` alone, keeps the stored vector if the stored text is the same."""
+
+
+class Replaced(NamedTuple):
+    """What `Backend._replace` did."""
+
+    replaced: int
+    """How many records existed and were replaced."""
+    stale: Sequence[str]
+    """Ids left alone because their row had no vector and the stored text is another one."""
+
+
+class Listing(NamedTuple):
+    """One page of records and how many match in all."""
+
+    records: Sequence[MemoryRecord]
+    total: int
+
+
+class Hit(NamedTuple):
+    """A record that was found, and how."""
+
+    record: MemoryRecord
+    dist: float | None
+    """Distance in the space's metric; ``None`` in keyword search."""
+    score: float | None = None
+    """0 to 1; ``None`` in semantic search, where it follows from ``dist``."""
+
+
+class Ranking(NamedTuple):
+    """One page of hits, best first, and how many match in all if that was asked."""
+
+    hits: Sequence[Hit]
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which part of a ranking is wanted."""
+
+    offset: int
+    limit: int
+    with_total: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticQuery:
+    """Nearest first, ties by id."""
+
+    vector: Vector
+    where: Predicate | None
+    max_distance: float | None
+    """Only hits at this distance or nearer; they alone count for the total."""
+    window: Window
+
+
+@dataclass(frozen=True, slots=True)
+class KeywordQuery:
+    """Records that hold the keywords, the best match first with a score of 1.0, ties by id."""
+
+    keywords: Keywords
+    where: Predicate | None
+    window: Window
+
+
+@dataclass(frozen=True, slots=True)
+class HybridQuery:
+    """Every matching record, by ``alpha * semantic score + (1 - alpha) * keyword score``.
+
+    A record without the keywords has a keyword score of 0. Ties go by distance, then by id.
+    """
+
+    vector: Vector
+    keywords: Keywords
+    alpha: float
+    where: Predicate | None
+    window: Window
