@@ -38,7 +38,6 @@ from agent_memory.backend import (
 )
 from agent_memory.filters import Predicate
 from agent_memory.scope import Scope
-
 from agent_memory_inmemory.engine import Engine
 from agent_memory_inmemory.files import space_file
 
@@ -185,11 +184,18 @@ def create(
     Raises:
         InvalidArgumentError: an option that no space can have.
     """
-    folder = os.environ.get(PATH_VARIABLE) if path is None else path
+    folder = os.environ.get(PATH_VARIABLE) or None if path is None else _checked_path(path)
     return InMemoryVectorDatabase(
         embeddings,
         space=space,
-        path=Path(folder) if folder else None,
+        path=None if folder is None else Path(folder),
         metric=metric,
         index=index,
     )
+
+
+def _checked_path(path: object) -> str:
+    name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise InvalidArgumentError(f"path={path!r}: expected a folder, as a string or a Path")
+    return name

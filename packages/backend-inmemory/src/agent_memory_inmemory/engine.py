@@ -7,14 +7,17 @@ fail done before. Row numbers tie the two together.
 
 from __future__ import annotations
 
+import heapq
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from unicodedata import unidata_version
 from uuid import uuid4
 
 import numpy as np
+
 from agent_memory import BackendError, MemoryRecord, RecencyParams
 from agent_memory.backend import (
     Fingerprint,
@@ -31,9 +34,8 @@ from agent_memory.backend import (
     Window,
 )
 from agent_memory.filters import TIME_FIELDS, OneOf, Predicate
-from agent_memory.keywords import Keywords
+from agent_memory.keywords import Keywords, terms_of
 from agent_memory.scope import Scope
-
 from agent_memory_inmemory.graph import WORTHWHILE, Graph
 from agent_memory_inmemory.matrix import Doubles, Floats, Matrix, Neighbours, Rows
 from agent_memory_inmemory.predicates import ELEMENT_FIELDS, condition_for
@@ -81,15 +83,20 @@ CREATE TABLE elements (
     field INTEGER, value TEXT, row INTEGER, PRIMARY KEY (field, value, row)
 ) WITHOUT ROWID;
 """
-_WORDS = """
-CREATE VIRTUAL TABLE words USING fts5 (
-    text, content = '', tokenize = "unicode61 remove_diacritics 0 categories 'L* N* M* Co'"
-)
-"""
 _DURABLE_SCHEMA = """
 CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 CREATE TABLE saved_graph (name TEXT NOT NULL);
 """
+
+_WORDS_COLUMN = f"unicode_{unidata_version.replace('.', '_')}"
+_WORDS = (
+    f"CREATE VIRTUAL TABLE words USING fts5 ({_WORDS_COLUMN}, content = '', tokenize = 'ascii')"
+)
+"""FTS5 knows the Unicode of 2012, to which a newer emoji is a letter. So it gets terms found here,
+blanks between them, to compare as they are. A text must leave with the terms that it came with, so
+the column is named after the Unicode that they were found by; see `Engine._load`."""
+_INSERT_WORDS = f"INSERT INTO words (rowid, {_WORDS_COLUMN}) VALUES (?, ?)"
+_DELETE_WORDS = f"INSERT INTO words (words, rowid, {_WORDS_COLUMN}) VALUES ('delete', ?, ?)"
 
 _INDEXES = {
     name: f"CREATE INDEX by_{name} ON records ({name}) WHERE {name} IS NOT NULL"
@@ -162,8 +169,9 @@ class Engine:
         )
         try:
             stored = _prepared_file(connection, fingerprint, durable=file is not None)
-            engine = cls(connection, stored, file=file, graph=graph)
-            if file is not None and stored == fingerprint:
+            fits = stored == fingerprint  # if not, the space is only asked for its fingerprint
+            engine = cls(connection, stored, file=file, graph=graph if fits else None)
+            if file is not None and fits:
                 engine._load()
         except BaseException:
             connection.close()
@@ -240,10 +248,7 @@ class Engine:
             execute = self._connection.executemany
             execute(_INSERT, ((number, *to_columns(record)) for number, record in records))
             if "words" in self._indexes:
-                execute(
-                    "INSERT INTO words (rowid, text) VALUES (?, ?)",
-                    ((number, record.text) for number, record in records),
-                )
+                execute(_INSERT_WORDS, ((number, _words(each.text)) for number, each in records))
             execute(
                 "INSERT OR IGNORE INTO elements (field, value, row) VALUES (?, ?, ?)",
                 (
@@ -299,8 +304,8 @@ class Engine:
         """Take records out of the indexes that must be told what was in them."""
         if "words" in self._indexes:
             self._connection.executemany(
-                "INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)",
-                ((each.row, each.text) for each in held),
+                _DELETE_WORDS,
+                ((each.row, _words(each.text)) for each in held),
             )
         self._connection.executemany(
             "DELETE FROM elements WHERE field = ? AND value = ? AND row = ?",
@@ -512,7 +517,8 @@ class Engine:
         if not keywords.terms:
             return np.empty(0, np.int64), np.empty(0)
         self._ensure_words()
-        filtered = "" if where is None else "AND rowid IN (SELECT row FROM records WHERE {})"
+        # The + keeps SQLite from looking the words up again for each of the rows.
+        filtered = "" if where is None else "AND +rowid IN (SELECT row FROM records WHERE {})"
         with self._where(where) as (condition, parameters):
             found = self._connection.execute(
                 "SELECT rowid, bm25(words) FROM words WHERE words MATCH ? "
@@ -539,8 +545,7 @@ class Engine:
                 break
             if stop - start > 1 and stop > window.offset:
                 tied = order[start:stop]
-                ids = self._ids(rows[tied])
-                order[start:stop] = tied[sorted(range(len(tied)), key=ids.__getitem__)]
+                order[start:stop] = tied[_order_of(self._ids(rows[tied]))]
         return order[window.offset : end]
 
     def _ids(self, rows: Rows) -> list[str]:
@@ -583,8 +588,9 @@ class Engine:
         if "words" not in self._indexes:
             with self._transaction():
                 self._connection.execute(_WORDS)
-                self._connection.execute(
-                    "INSERT INTO words (rowid, text) SELECT row, text FROM records"
+                texts = self._connection.execute("SELECT row, text FROM records")
+                self._connection.executemany(
+                    _INSERT_WORDS, ((row, _words(text)) for row, text in texts)
                 )
             self._indexes.add("words")
 
@@ -609,10 +615,9 @@ class Engine:
 
     def _load(self) -> None:
         """Fill the matrix from the file."""
+        self._drop_outdated_words()
         rows = [row for (row,) in self._connection.execute("SELECT row FROM records")]
-        if not rows:
-            return
-        self._next_row = max(rows) + 1
+        self._next_row = max(rows, default=0) + 1
         self._free_rows = sorted(set(range(1, self._next_row)).difference(rows), reverse=True)
         self._matrix.reserve(self._next_row, len(rows))
         linked = self._load_graph()
@@ -621,16 +626,28 @@ class Engine:
             self._learn(part, linked=linked)
         self._analyzed_at = len(rows)
 
+    def _drop_outdated_words(self) -> None:
+        """Drop words that a Python of another Unicode found; the next keyword search finds them."""
+        if "words" in self._indexes:
+            columns = self._connection.execute("SELECT name FROM pragma_table_info('words')")
+            if columns.fetchall() != [(_WORDS_COLUMN,)]:
+                self._connection.execute("DROP TABLE words")
+                self._indexes.remove("words")
+
     # --- the graph's file --------------------------------------------------------------------
     # Linking 100,000 vectors takes a minute, reading the links back a second. The database names
     # the file that fits it, and forgets the name in the transaction of the first change.
 
     def _load_graph(self) -> bool:
         """Read the saved graph and return whether there was one that fits the records."""
+        assert self._file is not None
         saved = self._connection.execute("SELECT name FROM saved_graph").fetchone()
-        if saved is None:
+        file = None if saved is None else self._graph_file(saved[0])
+        for each in self._file.parent.glob(self._graph_file("*").name):
+            if each != file:  # a crash came between saving it and naming it
+                each.unlink()
+        if file is None:
             return False
-        file = self._graph_file(saved[0])
         if not file.exists():  # the space was copied without it
             self._connection.execute("DELETE FROM saved_graph")
             return False
@@ -654,17 +671,32 @@ class Engine:
     @contextmanager
     def _change(self) -> Iterator[None]:
         """A transaction after which a saved graph no longer fits."""
+        if self._saved_graph is not None:
+            # First, as after the commit nothing may fail; without its file the name does no harm.
+            self._saved_graph.unlink(missing_ok=True)
         with self._transaction():
             if self._saved_graph is not None:
                 self._connection.execute("DELETE FROM saved_graph")
             yield
-        if self._saved_graph is not None:
-            self._saved_graph.unlink(missing_ok=True)
-            self._saved_graph = None
+        self._saved_graph = None
+
+
+def _order_of(ids: Sequence[str]) -> list[int]:
+    """Return the positions of ``ids`` in ascending order."""
+    # Merged from parts, as one long sort would keep the other threads waiting.
+    parts = (
+        sorted(range(start, min(start + _PART_ROWS, len(ids))), key=ids.__getitem__)
+        for start in range(0, len(ids), _PART_ROWS)
+    )
+    return list(heapq.merge(*parts, key=ids.__getitem__))
 
 
 def _as_array(vector: Vector) -> Floats:
     return np.asarray(vector, np.float32)
+
+
+def _words(text: str) -> str:
+    return " ".join(terms_of(text))
 
 
 def _match_expression(keywords: Keywords) -> str:
@@ -681,10 +713,6 @@ def _prepared_file(
     """Make the connection ready, create what a new file lacks, and return the fingerprint."""
     # One owner at a time: the matrix would not see what another connection writes.
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-    if durable:
-        # Acknowledged means on disk, through a crash of the process and of the machine.
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA analysis_limit = 1000")
     connection.execute("BEGIN EXCLUSIVE")
@@ -716,6 +744,10 @@ def _prepared_file(
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    if durable:
+        # Acknowledged means on disk, through a crash of the process and of the machine.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
     connection.execute(
         "CREATE TEMP TABLE value_lists (list INTEGER, value TEXT, PRIMARY KEY (list, value)) "
         "WITHOUT ROWID"

@@ -7,13 +7,14 @@ Small World graphs", 2016.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from agent_memory import BackendError
 from agent_memory.backend import Metric
-
 from agent_memory_inmemory.matrix import Floats, Rows
 
 REACH = 64
@@ -66,12 +67,20 @@ class Graph:
         return np.asarray(found.keys, np.int64)
 
     def save(self, file: Path) -> None:
-        """Write the graph into ``file``."""
+        """Write the graph into ``file``, through to the disk."""
         self._index.save(str(file))
+        with file.open("rb+") as written:
+            os.fsync(written.fileno())
 
     def load(self, file: Path) -> None:
         """Read the graph that `save` wrote."""
-        self._index.load(str(file))
+        try:
+            self._index.load(str(file))
+        except RuntimeError as error:
+            raise BackendError(
+                f"the saved graph {file} is damaged ({error}); delete that file alone, and the "
+                f"graph is made again from the vectors"
+            ) from error
 
     def _prepared(self, vectors: Floats) -> Floats:
         if not self._normalizes:

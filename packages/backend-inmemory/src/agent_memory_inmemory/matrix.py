@@ -14,8 +14,9 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from agent_memory.backend import Metric
 from numpy.typing import NDArray
+
+from agent_memory.backend import Metric
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -60,7 +61,7 @@ class Matrix:
         return self._count
 
     def reserve(self, rows: int, more: int) -> None:
-        """Make room for row numbers below ``rows`` and for ``more`` vectors, so `put` cannot fail."""
+        """Make room for row numbers below ``rows`` and ``more`` vectors, so `put` cannot fail."""
         if rows > len(self._slot_of):
             grown = np.full(max(rows, 2 * len(self._slot_of), 1_024), -1, np.int64)
             grown[: len(self._slot_of)] = self._slot_of
@@ -122,8 +123,10 @@ class Matrix:
         if max_distance is not None:
             # The bound is as exact as the distances are.
             limit = max_distance + 0.5 * 10.0**-RESOLUTION
-            likely = np.flatnonzero(estimates <= limit + error)
-            sure = estimates[likely] <= limit - error
+            # As arrays, as float32 could not hold every number that a caller may give.
+            outer, inner = np.array([[limit + error], [limit - error]])
+            likely = np.flatnonzero(estimates <= outer)
+            sure = estimates[likely] <= inner
             doubtful = likely[~sure]
             distances = self._exact(query, doubtful if slots is None else slots[doubtful])
             kept = np.sort(np.concatenate((likely[sure], doubtful[distances <= limit])))

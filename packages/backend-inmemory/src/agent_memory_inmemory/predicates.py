@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from agent_memory import InvalidArgumentError
 from agent_memory.filters import (
@@ -32,6 +33,8 @@ ELEMENT_FIELDS = {name: number for number, name in enumerate(LIST_TAG_FIELDS)}
 _MOST_PARAMETERS = 30_000
 _LONGEST_SQL = 900_000
 """Both a little below what SQLite takes as it is usually built."""
+_DEEPEST = 20
+"""SQLite's parser, before 3.46, gives up at about 30 open parentheses."""
 
 MOST_BOUND_VALUES = 200
 """Longer lists of values go into the temporary table ``value_lists``."""
@@ -54,18 +57,38 @@ def microseconds(moment: datetime) -> int:
 class Condition:
     """A condition in SQL, the values it binds, and the long lists it expects to find."""
 
-    sql: str = ""
+    sql: str = "1"
     parameters: list[str | int] = field(default_factory=list)
     value_lists: list[Sequence[str]] = field(default_factory=list)
     """List ``n`` is looked for in ``value_lists`` under the number ``n``."""
     columns: set[str] = field(default_factory=set)
     """The columns that the condition compares with values."""
+    inner: list[_Part] = field(default_factory=list)
+    """What was nested too deep, by its number; each one needs only those before it."""
+
+
+class _Part(NamedTuple):
+    sql: str
+    parameters: list[str | int]
+    depth: int
+    """How many parentheses are open at most."""
 
 
 def condition_for(predicate: Predicate | None) -> Condition:
     """Return the condition that tells which records meet ``predicate``."""
     condition = Condition()
-    condition.sql = "1" if predicate is None else _sql(predicate, condition)
+    if predicate is None:
+        return condition
+    outer = _part(predicate, condition)
+    condition.sql = outer.sql
+    if condition.inner:
+        tables = ", ".join(
+            f"inner_{number} AS (SELECT row FROM records WHERE {each.sql})"
+            for number, each in enumerate(condition.inner)
+        )
+        condition.sql = f"(row IN (WITH {tables} SELECT row FROM records WHERE {outer.sql}))"
+    for each in (*condition.inner, outer):
+        condition.parameters.extend(each.parameters)
     if len(condition.parameters) > _MOST_PARAMETERS or len(condition.sql) > _LONGEST_SQL:
         raise InvalidArgumentError(
             "the filter expression has too many parts for this backend; give many values of one "
@@ -74,30 +97,23 @@ def condition_for(predicate: Predicate | None) -> Condition:
     return condition
 
 
-def _sql(predicate: Predicate, condition: Condition) -> str:
+def _part(predicate: Predicate, condition: Condition) -> _Part:
     match predicate:
         case AllOf(predicates):
-            return _balanced([_sql(each, condition) for each in predicates], "AND", empty="1")
+            return _joined([_part(each, condition) for each in predicates], "AND", "1", condition)
         case AnyOf(predicates):
-            return _balanced([_sql(each, condition) for each in predicates], "OR", empty="0")
-        case NotThat(inner):
-            return f"(NOT {_sql(inner, condition)})"
+            return _joined([_part(each, condition) for each in predicates], "OR", "0", condition)
+        case NotThat(negated):
+            sql, parameters, depth = _part(negated, condition)
+            return _shallow(_Part(f"(NOT {sql})", parameters, depth + 1), condition)
         case OneOf(name, values):
-            if name in ELEMENT_FIELDS:
-                condition.parameters.append(ELEMENT_FIELDS[name])
-                return _with_element(_is_one_of("value", values, condition))
-            condition.columns.add(name)
-            return _known(name, _is_one_of(name, values, condition))
+            return _comparison(name, *_one_of(values, condition), condition)
         case HasPrefix(name, prefix):
-            if name in ELEMENT_FIELDS:
-                condition.parameters.append(ELEMENT_FIELDS[name])
-                return _with_element(_has_prefix("value", prefix, condition))
-            condition.columns.add(name)
-            return _known(name, _has_prefix(name, prefix, condition))
+            return _comparison(name, *_prefixed(prefix), condition)
         case IsPresent(name):
             if name in ELEMENT_FIELDS:
-                return f"({name} IS NOT NULL AND {name} <> '[]')"
-            return f"({name} IS NOT NULL)"
+                return _Part(f"({name} IS NOT NULL AND {name} <> '[]')", [], 1)
+            return _Part(f"({name} IS NOT NULL)", [], 1)
         case InTimeRange(name, earliest, latest):
             condition.columns.add(name)
             bounds = [f"{name} IS NOT NULL"]
@@ -105,38 +121,43 @@ def _sql(predicate: Predicate, condition: Condition) -> str:
                 bounds.append(f"{name} >= {microseconds(earliest)}")
             if latest is not None:
                 bounds.append(f"{name} <= {microseconds(latest)}")
-            return f"({' AND '.join(bounds)})"
+            return _Part(f"({' AND '.join(bounds)})", [], 1)
 
 
-def _known(name: str, sql: str) -> str:
-    """Return ``sql`` as 0 where the column is NULL."""
-    return f"({sql})" if name in _NEVER_NULL else f"({name} IS NOT NULL AND {sql})"
+def _comparison(
+    name: str, template: str, parameters: list[str | int], condition: Condition
+) -> _Part:
+    """Return a comparison of a field, or of one of its elements; 0 where the field is NULL."""
+    if name in ELEMENT_FIELDS:
+        sql = template.format("value")
+        return _Part(
+            f"(row IN (SELECT row FROM elements WHERE field = ? AND {sql}))",
+            [ELEMENT_FIELDS[name], *parameters],
+            3,
+        )
+    condition.columns.add(name)
+    known = "" if name in _NEVER_NULL else f"{name} IS NOT NULL AND "
+    return _Part(f"({known}{template.format(name)})", parameters, 2)
 
 
-def _with_element(sql: str) -> str:
-    return f"(row IN (SELECT row FROM elements WHERE field = ? AND {sql}))"
-
-
-def _is_one_of(column: str, values: Sequence[str], condition: Condition) -> str:
+def _one_of(values: Sequence[str], condition: Condition) -> tuple[str, list[str | int]]:
     if len(values) == 1:
-        condition.parameters.append(values[0])
-        return f"{column} = ?"
+        return "{0} = ?", [values[0]]
     if len(values) <= MOST_BOUND_VALUES:
-        condition.parameters.extend(values)
-        return f"{column} IN ({', '.join('?' * len(values))})"
-    condition.parameters.append(len(condition.value_lists))
+        return f"{{0}} IN ({', '.join('?' * len(values))})", [*values]
     condition.value_lists.append(values)
-    return f"{column} IN (SELECT value FROM temp.value_lists WHERE list = ?)"
+    return (
+        "{0} IN (SELECT value FROM temp.value_lists WHERE list = ?)",
+        [len(condition.value_lists) - 1],
+    )
 
 
-def _has_prefix(column: str, prefix: str, condition: Condition) -> str:
+def _prefixed(prefix: str) -> tuple[str, list[str | int]]:
     # SQLite compares text byte by byte in UTF-8, whose order is that of the code points.
-    condition.parameters.append(prefix)
     end = _first_string_after(prefix)
     if end is None:
-        return f"{column} >= ?"
-    condition.parameters.append(end)
-    return f"{column} >= ? AND {column} < ?"
+        return "{0} >= ?", [prefix]
+    return "{0} >= ? AND {0} < ?", [prefix, end]
 
 
 def _first_string_after(prefix: str) -> str | None:
@@ -150,13 +171,28 @@ def _first_string_after(prefix: str) -> str | None:
     return kept[:-1] + chr(following)
 
 
-def _balanced(parts: Sequence[str], operator: str, *, empty: str) -> str:
+def _joined(parts: Sequence[_Part], operator: str, empty: str, condition: Condition) -> _Part:
     """Join ``parts`` as a tree of logarithmic depth: SQLite limits the depth of an expression."""
     if not parts:
-        return empty
+        return _Part(empty, [], 0)
     if len(parts) == 1:
         return parts[0]
     middle = len(parts) // 2
-    left = _balanced(parts[:middle], operator, empty=empty)
-    right = _balanced(parts[middle:], operator, empty=empty)
-    return f"({left} {operator} {right})"
+    left = _joined(parts[:middle], operator, empty, condition)
+    right = _joined(parts[middle:], operator, empty, condition)
+    return _shallow(
+        _Part(
+            f"({left.sql} {operator} {right.sql})",
+            left.parameters + right.parameters,
+            1 + max(left.depth, right.depth),
+        ),
+        condition,
+    )
+
+
+def _shallow(part: _Part, condition: Condition) -> _Part:
+    """Return ``part``, or, if it is nested deep, the name of a table that stands for it."""
+    if part.depth <= _DEEPEST:
+        return part
+    condition.inner.append(part)
+    return _Part(f"(row IN inner_{len(condition.inner) - 1})", [], 1)

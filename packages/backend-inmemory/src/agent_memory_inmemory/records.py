@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from agent_memory import MemoryRecord, MemoryTypeEnum
-
 from agent_memory_inmemory.predicates import EPOCH, microseconds
 
 COLUMNS = (

@@ -12,6 +12,7 @@ import unicodedata
 from dataclasses import dataclass
 
 _PHRASE = re.compile(r'"([^"]*)"')
+_ASCII_TERM = re.compile(r"[a-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,12 @@ def parse_keywords(query: str) -> Keywords:
 
 def terms_of(text: str) -> list[str]:
     """Return the terms of ``text``, in order, with repeats, lower-cased."""
-    kept = "".join(each if _belongs_to_a_term(each) else " " for each in text.lower())
-    return kept.split()
+    lowered = text.lower()
+    if lowered.isascii():
+        return _ASCII_TERM.findall(lowered)
+    return "".join(each if _belongs_to_a_term(each) else " " for each in lowered).split()
 
 
 def _belongs_to_a_term(character: str) -> bool:
-    if character.isascii():
-        return character.isalnum()
     category = unicodedata.category(character)
     return category[0] in "LNM" or category == "Co"

@@ -1,0 +1,40 @@
+"""The conformance suite on the embedded backend: in memory, on a path, by each metric."""
+
+from typing import Any
+
+from agent_memory import MemoryVectorDatabase
+from agent_memory_inmemory import create
+from agent_memory_testkit import ConformanceSuite, Profile, Unsupported
+from agent_memory_testkit.suite.machine import ModelRules
+from agent_memory_testkit.suite.searching import SearchingRules
+
+ALONE = Unsupported("a space is one handle's own")
+GONE = Unsupported("without a path the memories live as long as the handle")
+
+
+class TestInMemory(ConformanceSuite):
+    profile = Profile("inmemory", off={"persistent": GONE, "shared": ALONE})
+
+    async def open(self, space: str, embeddings: Any) -> MemoryVectorDatabase:
+        return create(embeddings, space=space)
+
+
+class TestOnAPath(ConformanceSuite):
+    profile = Profile("inmemory with a path", off={"shared": ALONE})
+
+    async def open(self, space: str, embeddings: Any) -> MemoryVectorDatabase:
+        return create(embeddings, space=space, path=self.directory)
+
+
+class TestL2(SearchingRules, ModelRules):
+    profile = Profile("inmemory by L2", off=TestInMemory.profile.off, metric="l2")
+
+    async def open(self, space: str, embeddings: Any) -> MemoryVectorDatabase:
+        return create(embeddings, space=space, metric="l2")
+
+
+class TestIP(SearchingRules, ModelRules):
+    profile = Profile("inmemory by IP", off=TestInMemory.profile.off, metric="ip")
+
+    async def open(self, space: str, embeddings: Any) -> MemoryVectorDatabase:
+        return create(embeddings, space=space, metric="ip")
