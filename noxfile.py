@@ -86,10 +86,11 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Strict mypy over every package, the examples and the benchmarks."""
-    session.install("mypy>=1.13", "nox", *TEST_TOOLS, *EVERYTHING)
+    session.install("mypy>=1.13", "nox", "psutil", "types-psutil", *TEST_TOOLS, *EVERYTHING)
     for folder in PACKAGES:
         session.run("mypy", f"packages/{folder}/src")
-    session.run("mypy", "noxfile.py", "examples", "benchmarks")
+        session.run("mypy", f"packages/{folder}/tests")
+    session.run("mypy", "noxfile.py", "docs", "examples", "benchmarks")
 
 
 @nox.session
@@ -110,7 +111,9 @@ def compat(session: nox.Session) -> None:
 def conformance(session: nox.Session) -> None:
     """The conformance suite alone, on every backend of the workspace."""
     session.install(*TEST_TOOLS, *EVERYTHING)
-    session.run("pytest", "packages/backend-inmemory/tests/test_conformance.py", *session.posargs)
+    session.run(
+        "pytest", "packages/backend-inmemory/tests/test_inmemory_conformance.py", *session.posargs
+    )
 
 
 @nox.session
