@@ -72,7 +72,7 @@ subprocess.run(["agent-memory", "demo"], check=True, stdout=subprocess.DEVNULL)
     ),
 ]
 """Who installs which wheels, and what must work for them then."""
-TEST_TOOLS = ["pytest>=8.0", "pytest-cov>=5.0"]
+TEST_TOOLS = ["pytest>=8.0"]
 
 
 @nox.session
@@ -95,8 +95,15 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests, the conformance suite on real backends included, with coverage."""
+    """All tests, the conformance suite on real backends included."""
     session.install(*TEST_TOOLS, *EVERYTHING)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """The tests of the packages once more, slower, with a report of the lines that none runs."""
+    session.install(*TEST_TOOLS, "pytest-cov>=5.0", *EVERYTHING)
     session.run("pytest", "--cov", "--cov-report=term", *session.posargs)
 
 
