@@ -72,7 +72,7 @@ subprocess.run(["agent-memory", "demo"], check=True, stdout=subprocess.DEVNULL)
     ),
 ]
 """Who installs which wheels, and what must work for them then."""
-TEST_TOOLS = ["pytest>=8.0"]
+TEST_TOOLS = ["pip", "pytest>=8.0"]
 
 
 @nox.session
