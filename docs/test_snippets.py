@@ -44,17 +44,15 @@ def test_the_pages_have_snippets() -> None:
 def test_python_snippets(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
-    async def run() -> None:
-        names: dict[str, object] = {"__name__": "snippet"}
+    names: dict[str, object] = {"__name__": "snippet"}
+    with asyncio.Runner() as runner:
         for block in _blocks(page, "python"):
             code = compile(
                 block, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
             )
             result = eval(code, names)
-            if inspect.iscoroutine(result):
-                await result
-
-    asyncio.run(run())
+            if inspect.iscoroutine(result):  # the block awaits something
+                runner.run(result)
 
 
 @pytest.mark.parametrize("page", _pages_with("console"), ids=_name)

@@ -23,6 +23,13 @@ def test_different_spaces_have_different_files_also_where_case_does_not_count(
     assert (files[0] == files[1]) == (one == other)
 
 
+@given(st.text("aA%6.é", min_size=1, max_size=6))
+def test_a_space_named_like_the_file_of_another_has_a_file_of_its_own(space: str) -> None:
+    file = space_file(FOLDER, space)
+    if file.stem != space:
+        assert space_file(FOLDER, file.stem) != file
+
+
 @given(names)
 def test_the_file_lies_in_the_folder_under_a_plain_name(space: str) -> None:
     file = space_file(FOLDER, space)

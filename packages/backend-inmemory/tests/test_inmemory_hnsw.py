@@ -125,6 +125,25 @@ def test_pages_neither_overlap_nor_miss_beyond_the_graphs_reach(
     run(check())
 
 
+def test_what_the_graph_misses_follows_on_later_pages(
+    large: InMemoryVectorDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = large._engine_open._graph
+    assert graph is not None
+    candidates = graph.candidates
+    monkeypatch.setattr(graph, "candidates", lambda query: candidates(query)[::2])
+
+    async def check() -> None:
+        exact = await found(large, "x", limit=200, memory_type="message")
+        pages = [await found(large, "x", limit=20, offset=20 * n) for n in range(10)]
+        listed = [each for page in pages for each in page]
+        assert len(listed) == len(set(listed)) == 200
+        assert set(listed) == set(exact)
+        assert listed[100:] == exact[100:]
+
+    run(check())
+
+
 def test_recency_ranks_the_candidates_of_the_graph_too(large: InMemoryVectorDatabase) -> None:
     async def check() -> None:
         recency = RecencyParams(candidates=100, recency_weight=0.0)
@@ -204,6 +223,17 @@ def test_a_saved_graph_is_read_and_not_made_again(
     )
     assert run(_use(tmp_path)) == 200
     assert saved_graphs(tmp_path) == graphs  # nothing changed, so nothing is written
+
+
+def test_a_graph_is_saved_anew_after_each_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(_use(tmp_path, add=range(20)))
+    run(_use(tmp_path, add=range(20, 40)))
+    monkeypatch.setattr(
+        "agent_memory_inmemory.graph.Graph.put", lambda *_: pytest.fail("linked again")
+    )
+    assert run(_use(tmp_path)) == 40
 
 
 @pytest.mark.usefixtures("_worthwhile_sooner")

@@ -36,7 +36,7 @@ def accepted(memories: Sequence[MemoryRecord], condition: Expression) -> set[str
     return asyncio.run(ask())
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(colliding_records(), max_size=8), expressions())
 def test_sql_and_python_accept_the_same_records(
     memories: list[MemoryRecord], condition: Expression
