@@ -79,9 +79,11 @@ CREATE TABLE records (
     extraction_strategy TEXT NOT NULL,
     extraction_strategy_config TEXT
 );
+"""
+_ELEMENTS = """
 CREATE TABLE elements (
     field INTEGER, value TEXT, row INTEGER, PRIMARY KEY (field, value, row)
-) WITHOUT ROWID;
+) WITHOUT ROWID
 """
 _DURABLE_SCHEMA = """
 CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
@@ -107,9 +109,13 @@ _INDEXES["listing"] = "CREATE INDEX by_listing ON records (created_at DESC, id)"
 
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM records"
 _LISTED = "ORDER BY created_at DESC, id"
-_INSERT = (
-    f"INSERT OR REPLACE INTO records (row, {', '.join(COLUMNS)}) VALUES (?{', ?' * len(COLUMNS)})"
-)
+_INSERT = f"INSERT INTO records (row, {', '.join(COLUMNS)}) VALUES (?{', ?' * len(COLUMNS)})"
+_REPLACE = _INSERT.replace("INSERT", "INSERT OR REPLACE", 1)
+_INSERT_ELEMENT = "INSERT OR IGNORE INTO elements (field, value, row) VALUES (?, ?, ?)"
+
+
+class _IdTakenError(Exception):
+    """A record that was taken for new has an id that exists."""
 
 
 class _Held(NamedTuple):
@@ -189,6 +195,14 @@ class Engine:
 
     def put(self, rows: Sequence[Row], scope: Scope | None) -> Sequence[str]:
         """Insert or replace; with a scope, return the ids that records outside it hold."""
+        try:
+            # Most are new, and to ask first costs half as much again as to insert them.
+            self._store(rows, {})
+        except _IdTakenError:
+            return self._put_over(rows, scope)
+        return ()
+
+    def _put_over(self, rows: Sequence[Row], scope: Scope | None) -> Sequence[str]:
         held = self._held([each.record.id for each in rows])
         if scope is not None:
             outside = [memory_id for memory_id, old in held.items() if not old.within(scope)]
@@ -246,18 +260,25 @@ class Engine:
             self._forget_words_and_elements(replaced)
             records = [(number, each.record) for number, each in zip(numbers, rows, strict=True)]
             execute = self._connection.executemany
-            execute(_INSERT, ((number, *to_columns(record)) for number, record in records))
+            try:
+                execute(
+                    _REPLACE if replaced else _INSERT,
+                    ((number, *to_columns(record)) for number, record in records),
+                )
+            except sqlite3.IntegrityError as error:
+                raise _IdTakenError from error
             if "words" in self._indexes:
                 execute(_INSERT_WORDS, ((number, _words(each.text)) for number, each in records))
-            execute(
-                "INSERT OR IGNORE INTO elements (field, value, row) VALUES (?, ?, ?)",
-                (
-                    (field, value, number)
-                    for number, record in records
-                    for name, field in ELEMENT_FIELDS.items()
-                    for value in getattr(record, name) or ()
-                ),
-            )
+            if "elements" in self._indexes:
+                execute(
+                    _INSERT_ELEMENT,
+                    (
+                        (field, value, number)
+                        for number, record in records
+                        for name, field in ELEMENT_FIELDS.items()
+                        for value in getattr(record, name) or ()
+                    ),
+                )
             if self._file:
                 execute("INSERT OR REPLACE INTO vectors (row, vector) VALUES (?, ?)", embedded)
         self._free_rows, self._next_row = free_rows, next_row
@@ -307,15 +328,16 @@ class Engine:
                 _DELETE_WORDS,
                 ((each.row, _words(each.text)) for each in held),
             )
-        self._connection.executemany(
-            "DELETE FROM elements WHERE field = ? AND value = ? AND row = ?",
-            (
-                (field, value, each.row)
-                for each in held
-                for name, field in ELEMENT_FIELDS.items()
-                for value in list_from_json(getattr(each, name))
-            ),
-        )
+        if "elements" in self._indexes:
+            self._connection.executemany(
+                "DELETE FROM elements WHERE field = ? AND value = ? AND row = ?",
+                (
+                    (field, value, each.row)
+                    for each in held
+                    for name, field in ELEMENT_FIELDS.items()
+                    for value in list_from_json(getattr(each, name))
+                ),
+            )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -584,6 +606,25 @@ class Engine:
                 self._connection.execute("ANALYZE")
             self._indexes.add(name)
 
+    def _ensure_elements(self) -> None:
+        if "elements" not in self._indexes:
+            with self._transaction():
+                self._connection.execute(_ELEMENTS)
+                lists = self._connection.execute(
+                    f"SELECT row, {', '.join(ELEMENT_FIELDS)} FROM records"
+                )
+                self._connection.executemany(
+                    _INSERT_ELEMENT,
+                    (
+                        (field, value, row)
+                        for row, *texts in lists
+                        for field, text in zip(ELEMENT_FIELDS.values(), texts, strict=True)
+                        for value in list_from_json(text)
+                    ),
+                )
+                self._connection.execute("ANALYZE")
+            self._indexes.add("elements")
+
     def _ensure_words(self) -> None:
         if "words" not in self._indexes:
             with self._transaction():
@@ -598,6 +639,8 @@ class Engine:
     def _where(self, predicate: Predicate | None) -> Iterator[tuple[str, list[Any]]]:
         """Give a condition and the values that it binds; its long lists are there meanwhile."""
         condition = condition_for(predicate)
+        if condition.columns & ELEMENT_FIELDS.keys():
+            self._ensure_elements()
         for column in condition.columns & _INDEXES.keys():
             self._ensure_index(column)
         try:

@@ -29,6 +29,8 @@ _GATHER_BELOW = 0.3
 """Below this share of all vectors, gathering those to compare beats comparing all."""
 _BLOCKS = 64
 _LARGE = 1e15
+_ORDINARY = 1e20
+"""Squared lengths below this, and above its inverse, keep clear of the limits of float32."""
 _CHUNK = 8_192
 
 
@@ -83,9 +85,12 @@ class Matrix:
         self._slot_of[rows] = slots
         self._row_at[slots] = rows
         self._count += added
-        if self._metric is Metric.COSINE:
+        squares = _squared_lengths(vectors)
+        if self._metric is Metric.COSINE and not (
+            squares.min() > 1 / _ORDINARY and squares.max() < _ORDINARY
+        ):
             vectors = _scaled_by_powers_of_two(vectors)
-        squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+            squares = _squared_lengths(vectors)
         self._vectors[slots] = vectors
         if self._metric is Metric.COSINE:
             self._measure[slots] = 1.0 / np.sqrt(squares)
@@ -221,6 +226,11 @@ def _grown(values: NDArray[Any], size: int, used: int) -> NDArray[Any]:
     grown = np.empty((size, *values.shape[1:]), values.dtype)
     grown[:used] = values[:used]
     return grown
+
+
+def _squared_lengths(vectors: Floats) -> Doubles:
+    squares: Doubles = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+    return squares
 
 
 def _scaled_by_powers_of_two(vectors: Floats) -> Floats:

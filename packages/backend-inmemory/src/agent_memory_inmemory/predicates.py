@@ -128,6 +128,7 @@ def _comparison(
     name: str, template: str, parameters: list[str | int], condition: Condition
 ) -> _Part:
     """Return a comparison of a field, or of one of its elements; 0 where the field is NULL."""
+    condition.columns.add(name)
     if name in ELEMENT_FIELDS:
         sql = template.format("value")
         return _Part(
@@ -135,7 +136,6 @@ def _comparison(
             [ELEMENT_FIELDS[name], *parameters],
             3,
         )
-    condition.columns.add(name)
     known = "" if name in _NEVER_NULL else f"{name} IS NOT NULL AND "
     return _Part(f"({known}{template.format(name)})", parameters, 2)
 

@@ -10,6 +10,9 @@ from typing import Any
 from agent_memory import MemoryRecord, MemoryTypeEnum
 from agent_memory_inmemory.predicates import EPOCH, microseconds
 
+_encoded = json.JSONEncoder(ensure_ascii=False).encode
+"""json.dumps with this option would make an encoder for each value."""
+
 COLUMNS = (
     "id",
     "text",
@@ -97,12 +100,12 @@ def list_from_json(text: str | None) -> list[str]:
 
 
 def _list_json(values: list[str] | None) -> str | None:
-    return None if values is None else json.dumps(values, ensure_ascii=False)
+    return None if values is None else _encoded(values)
 
 
 def _object_json(value: dict[str, Any]) -> str | None:
     # Most records have none, and NULL takes no room.
-    return json.dumps(value, ensure_ascii=False) if value else None
+    return _encoded(value) if value else None
 
 
 def _moment(moment: datetime | None) -> int | None:

@@ -4,8 +4,10 @@ Start with `create_memory_vector_db`. Importing this package loads no engine, no
 and no NumPy.
 """
 
+import typing as _typing
+
 from agent_memory.database import Capability, MemoryVectorDatabase
-from agent_memory.embeddings import Embeddings, LiteLLMEmbeddings, LocalEmbeddings
+from agent_memory.embeddings import Embeddings
 from agent_memory.errors import (
     AgentMemoryError,
     BackendAttributeError,
@@ -57,6 +59,9 @@ from agent_memory.models import (
     SearchMode,
 )
 from agent_memory.recency import RecencyParams
+
+if _typing.TYPE_CHECKING:
+    from agent_memory.embeddings import LiteLLMEmbeddings, LocalEmbeddings
 
 __version__ = "0.1.0"
 
@@ -112,3 +117,11 @@ __all__ = [
     "create_memory_vector_db",
     "expression_from_json",
 ]
+
+
+def __getattr__(name: str) -> _typing.Any:
+    if name in ("LiteLLMEmbeddings", "LocalEmbeddings"):
+        from agent_memory import embeddings  # late, see there
+
+        return getattr(embeddings, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

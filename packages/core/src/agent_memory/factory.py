@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, cast
 
+from agent_memory import embeddings as embeddings_package
 from agent_memory.database import MemoryVectorDatabase
 from agent_memory.discovery import (
     CORE_DISTRIBUTION,
@@ -30,7 +31,7 @@ from agent_memory.discovery import (
     installed_backends,
     unreadable_distributions,
 )
-from agent_memory.embeddings import Embeddings, LiteLLMEmbeddings, LocalEmbeddings
+from agent_memory.embeddings import Embeddings
 from agent_memory.errors import (
     BackendAttributeError,
     BackendCompatibilityError,
@@ -617,8 +618,8 @@ def resolve_embeddings(embeddings: Embeddings | str | None = None) -> Embeddings
 
 def _embeddings_of(model: str) -> Embeddings:
     if model == "local":
-        return LocalEmbeddings()
-    return LiteLLMEmbeddings(model, dimensions=_configured_dimensions())
+        return embeddings_package.LocalEmbeddings()
+    return embeddings_package.LiteLLMEmbeddings(model, dimensions=_configured_dimensions())
 
 
 def _configured_dimensions() -> int | None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from agent_memory.errors import InvalidArgumentError
 from agent_memory.models import MemoryRecord, UtcDatetime, ensure_encodable, ensure_utc
@@ -46,7 +46,7 @@ TIME_FIELDS = ("created_at", "last_accessed", "updated_at", "persisted_at", "eve
 
 Inclusive = Literal["both", "neither", "left", "right"]
 _MICROSECOND = timedelta(microseconds=1)
-_UTC_DATETIME: TypeAdapter[datetime] = TypeAdapter(UtcDatetime)
+_UTC_DATETIME: TypeAdapter[datetime] = TypeAdapter(UtcDatetime, config=ConfigDict(defer_build=True))
 _LONGEST_SHOWN = 60
 _SHORT = reprlib.Repr()  # a refused value may be huge, or nested too deep for repr
 _SHORT.maxstring = _SHORT.maxother = _LONGEST_SHOWN

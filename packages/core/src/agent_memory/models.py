@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
@@ -16,14 +17,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
     StringConstraints,
+    WrapValidator,
 )
 
 MAX_JSON_DEPTH = 100
+_encoded = json.encoder.encode_basestring_ascii  # what json.dumps does to a string
 _TOO_LONG = 10**4_000  # JSON readers, Python's among them, refuse integers not much longer
 
 
@@ -94,10 +96,16 @@ def _refuse_bare_number(value: Any) -> Any:
     return value
 
 
-def _ensure_not_blank(value: str) -> str:
-    if not value.strip():
+def _ensure_text(value: str) -> str:
+    if not value or value.isspace():
         raise ValueError("the text is blank")
-    return value
+    return ensure_encodable(value)
+
+
+def _utc_datetime(value: Any, validated: Callable[[Any], datetime]) -> datetime:
+    if type(value) is datetime and value.tzinfo is UTC:
+        return value
+    return ensure_utc(validated(_refuse_bare_number(value)))
 
 
 def _ensure_json(value: Any, depth: int = 0) -> None:
@@ -125,14 +133,14 @@ def _ensure_json_object(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return value
 
 
-Text = Annotated[str, AfterValidator(ensure_encodable), AfterValidator(_ensure_not_blank)]
+Text = Annotated[str, AfterValidator(_ensure_text)]
 """Text that is not blank and that UTF-8 can hold."""
 
 # Measuring the length also refuses lone surrogates, faster than `ensure_encodable` would.
 Tag = Annotated[str, StringConstraints(min_length=1)]
 """An exact value: never empty, otherwise any characters, never trimmed or folded."""
 
-UtcDatetime = Annotated[datetime, BeforeValidator(_refuse_bare_number), AfterValidator(ensure_utc)]
+UtcDatetime = Annotated[datetime, WrapValidator(_utc_datetime)]
 """A moment, to the microsecond, in UTC. A naive datetime is read as UTC."""
 
 JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_ensure_json_object)]
@@ -141,7 +149,7 @@ most 100 levels deep."""
 
 
 def _as_json(value: str | None) -> str:
-    return "null" if value is None else json.dumps(value)
+    return "null" if value is None else _encoded(value)
 
 
 def _now() -> datetime:
@@ -158,7 +166,8 @@ class MemoryRecord(BaseModel):
         pydantic.ValidationError: a ``ValueError`` that lists every invalid field.
     """
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    # Building validators takes a third of importing this package; the first record does it.
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, defer_build=True)
 
     id: Tag
     """Chosen by the caller, unique within a space; adding it again replaces the record."""
@@ -235,6 +244,8 @@ class MemoryRecordResult(MemoryRecord):
 
 class MemoryRecordResults(BaseModel):
     """One page of memories."""
+
+    model_config = ConfigDict(defer_build=True)
 
     memories: list[MemoryRecordResult]
     total: int | None

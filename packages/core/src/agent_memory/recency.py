@@ -24,7 +24,7 @@ class RecencyParams(BaseModel):
         pydantic.ValidationError: a weight is negative, a half-life is not positive.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     semantic_weight: float = Field(default=0.8, ge=0)
     recency_weight: float = Field(default=0.2, ge=0)

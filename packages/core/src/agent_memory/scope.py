@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypedDict, Unpack
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from agent_memory.database import Capability, MemoryVectorDatabase, narrowed
 from agent_memory.errors import BackendClosedError, InvalidArgumentError, ScopeError
 from agent_memory.filters import Expression, FilterArguments, as_filter
 from agent_memory.models import MemoryRecord, MemoryRecordResults, Tag
 
-_TAG: TypeAdapter[str] = TypeAdapter(Tag)
+_TAG: TypeAdapter[str] = TypeAdapter(Tag, config=ConfigDict(defer_build=True))
 
 
 class ScopeArguments(TypedDict, total=False):
