@@ -70,6 +70,23 @@ assert json.loads(found.stdout)["memories"][0]["id"] == "seat", found
 subprocess.run(["agent-memory", "demo"], check=True, stdout=subprocess.DEVNULL)
 """,
     ),
+    (
+        "author",
+        ["agent-memory-testkit", "agent-memory-inmemory"],
+        """
+import pathlib, subprocess, sys
+pathlib.Path("test_mine.py").write_text(
+    "from agent_memory_inmemory import create\\n"
+    "from agent_memory_testkit import ConformanceSuite, Profile, Unsupported\\n"
+    "class TestMine(ConformanceSuite):\\n"
+    "    off = {name: Unsupported('in memory') for name in ('persistent', 'shared')}\\n"
+    "    profile = Profile('mine', off=off)\\n"
+    "    async def open(self, space, embeddings):\\n"
+    "        return create(embeddings, space=space)\\n"
+)
+subprocess.run([sys.executable, "-m", "pytest", "-q", "-k", "add_ or iso_", "test_mine.py"], check=True)
+""",
+    ),
 ]
 """Who installs which wheels, and what must work for them then."""
 TEST_TOOLS = ["pip", "pytest>=8.0"]
@@ -133,7 +150,7 @@ def minimums(session: nox.Session) -> None:
 @nox.session
 def wheels(session: nox.Session) -> None:
     """Build every distribution, check it, and use the wheels in clean environments."""
-    dist = Path(session.create_tmp()) / "dist"
+    dist = Path(session.create_tmp()).resolve() / "dist"
     shutil.rmtree(dist, ignore_errors=True)
     session.install("build", "hatchling", "twine", "check-wheel-contents")
     for folder in PACKAGES:
@@ -144,7 +161,7 @@ def wheels(session: nox.Session) -> None:
     session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
     session.run("check-wheel-contents", *map(str, built))
     for name, wheels_, script in USERS:
-        environment = Path(session.create_tmp()) / f"user-{name}"
+        environment = dist.parent / f"user-{name}"
         shutil.rmtree(environment, ignore_errors=True)
         session.run("python", "-m", "venv", "--without-pip", str(environment))
         bin_folder = environment / ("Scripts" if os.name == "nt" else "bin")
