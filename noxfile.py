@@ -84,7 +84,8 @@ pathlib.Path("test_mine.py").write_text(
     "    async def open(self, space, embeddings):\\n"
     "        return create(embeddings, space=space)\\n"
 )
-subprocess.run([sys.executable, "-m", "pytest", "-q", "-k", "add_ or iso_", "test_mine.py"], check=True)
+chosen = ["-k", "add_ or iso_", "test_mine.py"]
+subprocess.run([sys.executable, "-m", "pytest", "-q", *chosen], check=True)
 """,
     ),
 ]
