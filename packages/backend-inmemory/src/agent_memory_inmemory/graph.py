@@ -19,7 +19,7 @@ from agent_memory_inmemory.matrix import Floats, Rows
 
 REACH = 64
 """How many candidates a search takes out of the graph."""
-WORTHWHILE = 10_000
+WORTHWHILE = 25_000
 """Below this many vectors comparing all of them is as fast, and exact."""
 
 _METRICS = {Metric.COSINE: "cos", Metric.L2: "l2sq", Metric.IP: "ip"}
