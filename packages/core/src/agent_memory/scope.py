@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -137,9 +137,6 @@ class ScopedMemories(MemoryVectorDatabase):
     async def aclose(self) -> None:
         """Close this handle alone; the database that it came from stays open."""
         self._closed = True
-
-    async def __aenter__(self) -> Self:
-        return self
 
     def _open_database(self) -> MemoryVectorDatabase:
         if self._closed:
