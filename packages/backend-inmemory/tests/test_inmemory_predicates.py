@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent_memory import InvalidArgumentError, MemoryRecord, Not, Topics, UserId
-from agent_memory.filters import And, Expression, HasPrefix, OneOf, Or, Predicate, matches
+from agent_memory.filters import And, Expression, Or
+from agent_memory.predicates import HasPrefix, OneOf, Predicate, matches, predicate_of
 from agent_memory_inmemory import create
 from agent_memory_inmemory.predicates import _first_string_after, condition_for
 from agent_memory_testkit.strategies import colliding_records, expressions
@@ -44,7 +45,7 @@ def test_sql_and_python_accept_the_same_records(
     stored = {each.id: each for each in memories}
     for each in stored.values():
         each.memory_hash = each.compute_hash()
-    predicate = condition.to_predicate()
+    predicate = predicate_of(condition)
     expected = {each.id for each in stored.values() if matches(predicate, each)}
     assert accepted(memories, condition) == expected
 
@@ -102,7 +103,7 @@ def test_nesting_as_deep_as_filters_allow_works(levels: int) -> None:
         MemoryRecord(id="none", text="x", topics=["tea"]),
     ]
     for condition in (_nested(levels), ~_nested(levels)):
-        predicate = condition.to_predicate()
+        predicate = predicate_of(condition)
         expected = {each.id for each in memories if matches(predicate, each)}
         assert accepted(memories, condition) == expected
 
@@ -117,7 +118,7 @@ def test_nesting_that_is_deep_and_wide_binds_every_value_at_its_place() -> None:
             condition = condition | UserId(eq=f"u{number}")
         else:
             condition = ~(condition & UserId(ne=f"u{number - 1}"))
-    predicate = condition.to_predicate()
+    predicate = predicate_of(condition)
     expected = {each.id for each in memories if matches(predicate, each)}
     assert 0 < len(expected) < 50
     assert accepted(memories, condition) == expected
@@ -133,7 +134,7 @@ def test_two_thousand_conditions_side_by_side() -> None:
 
 
 def test_more_conditions_than_sqlite_takes_are_refused_with_advice() -> None:
-    many = Or(tuple(UserId(eq=f"u{n}") for n in range(31_000))).to_predicate()
+    many = predicate_of(Or(tuple(UserId(eq=f"u{n}") for n in range(31_000))))
     with pytest.raises(InvalidArgumentError, match="as one list"):
         condition_for(many)
 

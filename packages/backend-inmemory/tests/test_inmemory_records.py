@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import sqlite3
 from datetime import UTC, datetime
+from typing import Any
 
 from hypothesis import given, settings
 
 from agent_memory import MemoryRecord
-from agent_memory_inmemory.records import COLUMNS, from_columns, list_from_json, to_columns
+from agent_memory_inmemory import engine
+from agent_memory_inmemory.records import (
+    COLUMNS,
+    RARE_COLUMNS,
+    RARE_DEFAULTS,
+    from_columns,
+    list_from_json,
+    rare_columns,
+    usual_columns,
+)
 from agent_memory_testkit.strategies import records
+
+
+def _columns(record: MemoryRecord) -> tuple[Any, ...]:
+    return (*usual_columns(record), *(rare_columns(record) or RARE_DEFAULTS))
 
 
 @given(records())
@@ -17,7 +33,7 @@ def test_a_record_comes_back_equal_from_sqlite(record: MemoryRecord) -> None:
     connection = sqlite3.connect(":memory:")
     try:
         marks = ", ".join("?" * len(COLUMNS))
-        values = connection.execute(f"SELECT {marks}", to_columns(record)).fetchone()
+        values = connection.execute(f"SELECT {marks}", _columns(record)).fetchone()
     finally:
         connection.close()
     back = from_columns(values)
@@ -30,7 +46,7 @@ def test_a_record_comes_back_equal_from_sqlite(record: MemoryRecord) -> None:
 @settings(max_examples=25)
 @given(records())
 def test_a_record_is_one_value_for_each_column(record: MemoryRecord) -> None:
-    values = dict(zip(COLUMNS, to_columns(record), strict=True))
+    values = dict(zip(COLUMNS, _columns(record), strict=True))
     assert set(COLUMNS) == set(MemoryRecord.model_fields)
     assert list_from_json(values["topics"]) == (record.topics or [])
     assert (values["topics"] is None) == (record.topics is None)
@@ -45,7 +61,31 @@ def test_times_are_microseconds_since_1970() -> None:
         updated_at=moments[1],
         last_accessed=moments[2],
     )
-    values = dict(zip(COLUMNS, to_columns(record), strict=True))
+    values = dict(zip(COLUMNS, _columns(record), strict=True))
     assert values["created_at"] == -62_135_596_800_000_000
     assert values["updated_at"] == -1
     assert values["last_accessed"] == 253_402_300_799_999_999
+
+
+def test_the_defaults_are_those_of_a_new_record_and_of_the_table() -> None:
+    record = MemoryRecord(id="a", text="a")
+    assert rare_columns(record) is None
+    assert from_columns((*usual_columns(record), *RARE_DEFAULTS)) == record
+    connection = sqlite3.connect(":memory:")
+    try:
+        connection.executescript(engine._SCHEMA)
+        defaults = {
+            name: None if default is None else ast.literal_eval(default)
+            for name, default in connection.execute(
+                "SELECT name, dflt_value FROM pragma_table_info('records')"
+            )
+        }
+    finally:
+        connection.close()
+    assert tuple(defaults[name] for name in RARE_COLUMNS) == RARE_DEFAULTS
+
+
+def test_a_list_is_json_as_the_encoder_writes_it() -> None:
+    topics = ["plain", 'quo"te', "back\\slash", "\n\x00\x1f\x7f", "é 😀 \u2028", "[1, 2]"]
+    text = usual_columns(MemoryRecord(id="a", text="a", topics=topics))[6]
+    assert text == json.dumps(topics, ensure_ascii=False)

@@ -56,8 +56,8 @@ from agent_memory.backend import (
     Vector,
     Window,
 )
-from agent_memory.filters import Predicate, matches
 from agent_memory.keywords import Keywords, terms_of
+from agent_memory.predicates import Predicate, matches
 from agent_memory.scope import Scope
 
 # A busy machine is slow, not wrong.

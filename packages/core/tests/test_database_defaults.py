@@ -26,7 +26,8 @@ from agent_memory import (
     Topics,
     UserId,
 )
-from agent_memory.filters import combined, matches
+from agent_memory.filters import combined
+from agent_memory.predicates import matches, predicate_of
 
 # A busy machine is slow, not wrong.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -86,7 +87,7 @@ class SeedDatabase(MemoryVectorDatabase):
         wanted = combined(given.pop("where", None), given)
         if wanted is None:
             return list(self.records.values())
-        predicate = wanted.to_predicate()
+        predicate = predicate_of(wanted)
         return [each for each in self.records.values() if matches(predicate, each)]
 
 

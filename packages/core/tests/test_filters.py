@@ -51,8 +51,8 @@ from agent_memory.filters import (
     TimeFilter,
     as_filter,
     combined,
-    matches,
 )
+from agent_memory.predicates import matches, predicate_of
 
 # A busy machine is slow, not wrong.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -152,7 +152,7 @@ expressions: st.SearchStrategy[Expression] = st.recursive(
 
 
 def accepts(expression: Expression, record: MemoryRecord) -> bool:
-    return matches(expression.to_predicate(), record)
+    return matches(predicate_of(expression), record)
 
 
 # --- the oracle ------------------------------------------------------------------------------
@@ -436,7 +436,7 @@ def test_copies_and_pickles_are_equal_and_hash_alike(tree: Expression) -> None:
     for same in (copy.copy(tree), copy.deepcopy(tree), pickle.loads(pickle.dumps(tree))):
         assert same == tree
         assert hash(same) == hash(tree)
-        assert same.to_predicate() == tree.to_predicate()
+        assert predicate_of(same) == predicate_of(tree)
         assert repr(same) == repr(tree)
 
 

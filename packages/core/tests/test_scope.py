@@ -23,7 +23,8 @@ from agent_memory import (
     Topics,
     UserId,
 )
-from agent_memory.filters import combined, matches
+from agent_memory.filters import combined
+from agent_memory.predicates import matches, predicate_of
 from agent_memory.scope import Scope
 
 # A busy machine is slow, not wrong.
@@ -75,7 +76,7 @@ class Store(MemoryVectorDatabase):
         filters = {name: given[name] for name in given if name not in ("limit", "offset", "where")}
         wanted = combined(given.get("where"), filters)
         assert wanted is not None
-        predicate = wanted.to_predicate()
+        predicate = predicate_of(wanted)
         found = [each for each in self.records.values() if matches(predicate, each)]
         return MemoryRecordResults(
             memories=[MemoryRecordResult(**each.model_dump()) for each in found], total=len(found)

@@ -36,7 +36,7 @@ from agent_memory.backend import (
     Row,
     SemanticQuery,
 )
-from agent_memory.filters import Predicate
+from agent_memory.predicates import Predicate
 from agent_memory.scope import Scope
 from agent_memory_inmemory.engine import Engine
 from agent_memory_inmemory.files import space_file

@@ -11,6 +11,7 @@ import heapq
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 from unicodedata import unidata_version
@@ -33,18 +34,21 @@ from agent_memory.backend import (
     Vector,
     Window,
 )
-from agent_memory.filters import TIME_FIELDS, OneOf, Predicate
+from agent_memory.filters import TIME_FIELDS
 from agent_memory.keywords import Keywords, terms_of
+from agent_memory.predicates import OneOf, Predicate
 from agent_memory.scope import Scope
 from agent_memory_inmemory.graph import WORTHWHILE, Graph
 from agent_memory_inmemory.matrix import Doubles, Floats, Matrix, Neighbours, Rows
 from agent_memory_inmemory.predicates import ELEMENT_FIELDS, condition_for
 from agent_memory_inmemory.records import (
     COLUMNS,
+    USUAL_COLUMNS,
     from_columns,
     list_from_json,
-    to_columns,
+    rare_columns,
     to_datetime,
+    usual_columns,
 )
 
 SCHEMA_VERSION = 1
@@ -72,11 +76,11 @@ CREATE TABLE records (
     last_accessed INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
     persisted_at INTEGER,
-    pinned INTEGER NOT NULL,
-    access_count INTEGER NOT NULL,
+    pinned INTEGER NOT NULL DEFAULT 0,
+    access_count INTEGER NOT NULL DEFAULT 0,
     memory_hash TEXT NOT NULL,
-    discrete_memory_extracted TEXT NOT NULL,
-    extraction_strategy TEXT NOT NULL,
+    discrete_memory_extracted TEXT NOT NULL DEFAULT 'f',
+    extraction_strategy TEXT NOT NULL DEFAULT 'discrete',
     extraction_strategy_config TEXT
 );
 """
@@ -109,8 +113,10 @@ _INDEXES["listing"] = "CREATE INDEX by_listing ON records (created_at DESC, id)"
 
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM records"
 _LISTED = "ORDER BY created_at DESC, id"
-_INSERT = f"INSERT INTO records (row, {', '.join(COLUMNS)}) VALUES (?{', ?' * len(COLUMNS)})"
-_REPLACE = _INSERT.replace("INSERT", "INSERT OR REPLACE", 1)
+_INSERT_USUAL, _INSERT_ALL = (
+    f"INTO records (row, {', '.join(names)}) VALUES (?{', ?' * len(names)})"
+    for names in (USUAL_COLUMNS, COLUMNS)
+)
 _INSERT_ELEMENT = "INSERT OR IGNORE INTO elements (field, value, row) VALUES (?, ?, ?)"
 
 
@@ -250,42 +256,58 @@ class Engine:
         """Write ``rows``, all or nothing; ``held`` are the records that they replace."""
         replaced = [held[each.record.id] for each in rows if each.record.id in held]
         numbers, free_rows, next_row = self._numbers_for(rows, held)
-        embedded = [
-            (number, each.vector)
-            for number, each in zip(numbers, rows, strict=True)
-            if each.vector is not None
-        ]
         self._matrix.reserve(next_row, len(numbers) - len(replaced))
         with self._change():
             self._forget_words_and_elements(replaced)
-            records = [(number, each.record) for number, each in zip(numbers, rows, strict=True)]
-            execute = self._connection.executemany
-            try:
-                execute(
-                    _REPLACE if replaced else _INSERT,
-                    ((number, *to_columns(record)) for number, record in records),
-                )
-            except sqlite3.IntegrityError as error:
-                raise _IdTakenError from error
-            if "words" in self._indexes:
-                execute(_INSERT_WORDS, ((number, _words(each.text)) for number, each in records))
-            if "elements" in self._indexes:
-                execute(
-                    _INSERT_ELEMENT,
-                    (
-                        (field, value, number)
-                        for number, record in records
-                        for name, field in ELEMENT_FIELDS.items()
-                        for value in getattr(record, name) or ()
-                    ),
+            # In parts, so that what is needed on the way stays small, and in the cache.
+            for start in range(0, len(rows), _PART_ROWS):
+                part = slice(start, start + _PART_ROWS)
+                self._insert(
+                    numbers[part], [each.record for each in rows[part]], over=bool(replaced)
                 )
             if self._file:
-                execute("INSERT OR REPLACE INTO vectors (row, vector) VALUES (?, ?)", embedded)
+                self._connection.executemany(
+                    "INSERT OR REPLACE INTO vectors (row, vector) VALUES (?, ?)",
+                    _embedded(numbers, rows),
+                )
         self._free_rows, self._next_row = free_rows, next_row
-        # In parts, so that what is needed on the way stays small.
-        for start in range(0, len(embedded), _PART_ROWS):
-            self._learn(embedded[start : start + _PART_ROWS])
+        embedded = _embedded(numbers, rows)
+        while some := list(islice(embedded, _PART_ROWS)):
+            self._learn(some)
         self._analyze_if_grown()
+
+    def _insert(
+        self, numbers: Sequence[int], records: Sequence[MemoryRecord], *, over: bool
+    ) -> None:
+        """Write records into the tables, with ``over`` in place of those of the same numbers."""
+        usual: list[tuple[Any, ...]] = []
+        others: list[tuple[Any, ...]] = []
+        for number, record in zip(numbers, records, strict=True):
+            rare = rare_columns(record)
+            if rare is None:
+                usual.append((number, *usual_columns(record)))
+            else:
+                others.append((number, *usual_columns(record), *rare))
+        verb = "INSERT OR REPLACE" if over else "INSERT"
+        execute = self._connection.executemany
+        try:
+            execute(f"{verb} {_INSERT_USUAL}", usual)
+            execute(f"{verb} {_INSERT_ALL}", others)
+        except sqlite3.IntegrityError as error:
+            raise _IdTakenError from error
+        if "words" in self._indexes:
+            texts = (_words(each.text) for each in records)
+            execute(_INSERT_WORDS, zip(numbers, texts, strict=True))
+        if "elements" in self._indexes:
+            execute(
+                _INSERT_ELEMENT,
+                (
+                    (field, value, number)
+                    for number, record in zip(numbers, records, strict=True)
+                    for name, field in ELEMENT_FIELDS.items()
+                    for value in getattr(record, name) or ()
+                ),
+            )
 
     def _learn(self, embedded: Sequence[tuple[int, Any]], *, linked: bool = False) -> None:
         """Take vectors in, each with its row number; ``linked`` if the graph has them already."""
@@ -732,6 +754,13 @@ def _order_of(ids: Sequence[str]) -> list[int]:
         for start in range(0, len(ids), _PART_ROWS)
     )
     return list(heapq.merge(*parts, key=ids.__getitem__))
+
+
+def _embedded(numbers: Sequence[int], rows: Sequence[Row]) -> Iterator[tuple[int, Vector]]:
+    """Yield those rows that come with a vector: row number and vector."""
+    for number, each in zip(numbers, rows, strict=True):
+        if each.vector is not None:
+            yield number, each.vector
 
 
 def _as_array(vector: Vector) -> Floats:

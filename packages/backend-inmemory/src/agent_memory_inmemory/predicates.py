@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from agent_memory import InvalidArgumentError
-from agent_memory.filters import (
-    LIST_TAG_FIELDS,
+from agent_memory.filters import LIST_TAG_FIELDS
+from agent_memory.predicates import (
     AllOf,
     AnyOf,
     HasPrefix,
@@ -25,7 +25,6 @@ from agent_memory.filters import (
 )
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 ELEMENT_FIELDS = {name: number for number, name in enumerate(LIST_TAG_FIELDS)}
 """The number of each list field in the table ``elements``."""
@@ -50,7 +49,8 @@ _NEVER_NULL = {
 
 def microseconds(moment: datetime) -> int:
     """Return whole microseconds since 1970, which SQLite compares exactly."""
-    return (moment - EPOCH) // _MICROSECOND
+    since = moment - EPOCH  # written out, as // of two timedeltas takes twice as long
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 @dataclass(slots=True)

@@ -12,8 +12,9 @@ import math
 from collections.abc import Mapping
 
 from agent_memory.errors import EmbeddingError, InvalidArgumentError
-from agent_memory.filters import Predicate, combined
+from agent_memory.filters import combined
 from agent_memory.models import SearchMode, ensure_encodable
+from agent_memory.predicates import Predicate, predicate_of
 from agent_memory.primitives import Window
 
 DEFAULT_HYBRID_ALPHA = 0.7
@@ -125,4 +126,4 @@ def checked_ids(ids: object) -> list[str]:
 def as_predicate(where: object, filters: Mapping[str, object]) -> Predicate | None:
     """Return what all filters of a call mean to an engine; `None` if there are none."""
     expression = combined(where, filters)
-    return None if expression is None else expression.to_predicate()
+    return None if expression is None else predicate_of(expression)

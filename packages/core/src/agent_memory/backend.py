@@ -17,8 +17,6 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, Unpack
 
-from pydantic import ValidationError
-
 from agent_memory.arguments import (
     as_predicate,
     checked_alpha,
@@ -46,7 +44,8 @@ from agent_memory.errors import (
     InvalidArgumentError,
     UnsupportedCapabilityError,
 )
-from agent_memory.filters import Expression, FilterArguments, Predicate, matches
+from agent_memory.filters import Expression, FilterArguments
+from agent_memory.intake import latest, require_records, stored_form
 from agent_memory.keywords import NO_KEYWORDS, parse_keywords
 from agent_memory.models import (
     MemoryRecord,
@@ -55,6 +54,7 @@ from agent_memory.models import (
     ScoreType,
     SearchMode,
 )
+from agent_memory.predicates import Predicate, matches
 from agent_memory.primitives import (
     Fingerprint,
     Hit,
@@ -267,21 +267,19 @@ class Backend(MemoryVectorDatabase):
     # --- writing -----------------------------------------------------------------------------
 
     async def _add(self, memories: Sequence[MemoryRecord], scope: Scope | None) -> list[str]:
-        copies = await _prepared(memories)
-        records = _latest(copies)
+        copies = await _copied(memories)
+        records = latest(copies)
         async with self._engine():
             if not records:
                 return []
             vectors = await self._embed_documents([each.text for each in records])
-            taken = await self._put(
-                [Row(*pair) for pair in zip(records, vectors, strict=True)], scope
-            )
+            taken = await self._put(list(map(Row, records, vectors)), scope)
         if taken and scope is not None:
             raise outside_scope(taken, scope)
         return [each.id for each in copies]
 
     async def _update(self, memories: Sequence[MemoryRecord], scope: Scope | None) -> int:
-        records = _latest(await _prepared(memories))
+        records = latest(await _copied(memories))
         async with self._engine():
             if not records:
                 return 0
@@ -555,39 +553,9 @@ class Backend(MemoryVectorDatabase):
         return None
 
 
-# --- records on their way in -------------------------------------------------------------------
-
-
-async def _prepared(memories: object) -> list[MemoryRecord]:
-    """Return valid copies with their hashes."""
-    if not isinstance(memories, (list, tuple)):
-        raise InvalidArgumentError(f"expected a list of records, got {type(memories).__name__}")
-    for each in memories:
-        if not isinstance(each, MemoryRecord):
-            raise InvalidArgumentError(f"expected a MemoryRecord, got {type(each).__name__}")
-    return await _offload(len(memories), lambda: [_stored_form(each) for each in memories])
-
-
-def _latest(records: Sequence[MemoryRecord]) -> list[MemoryRecord]:
-    """Return each id's last record."""
-    return list({each.id: each for each in records}.values())
-
-
-_NOT_STORED = MemoryRecordResult.model_fields.keys() - MemoryRecord.model_fields.keys()
-
-
-def _stored_form(record: MemoryRecord) -> MemoryRecord:
-    # Validated again because lists and metadata may have been changed in place since.
-    fields = record.__dict__
-    if type(record) is not MemoryRecord:
-        fields = {name: value for name, value in fields.items() if name not in _NOT_STORED}
-    try:
-        copy = MemoryRecord.model_validate(fields)
-    except ValidationError as error:
-        name = fields.get("id", "without an id")
-        raise InvalidArgumentError(f"the record {name!r} became invalid: {error}") from error
-    copy.__dict__["memory_hash"] = copy.compute_hash()  # valid as it is: no second validation
-    return copy
+async def _copied(memories: Sequence[MemoryRecord]) -> list[MemoryRecord]:
+    require_records(memories)
+    return await _offload(len(memories), lambda: [stored_form(each) for each in memories])
 
 
 # --- shaping of answers ------------------------------------------------------------------------

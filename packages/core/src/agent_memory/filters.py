@@ -1,14 +1,9 @@
 """Which memories a call is about: typed filters, and the expressions that they build.
 
-Three layers, each built from the one above it:
-
-- a *filter* is one field with operators, as callers write it: ``UserId(eq="ada")``;
-- an *expression* combines filters: ``UserId(eq="ada") & ~Topics(any=["travel"])``;
-- a *predicate* is what an engine reads: the same condition in seven shapes, each of them either
-  true or false for every record, also for one without the field.
-
-No engine is known here, and no record is read except by `matches`, for engines that have no
-filters of their own.
+Two layers: a *filter* is one field with operators, as callers write it (``UserId(eq="ada")``), and
+an *expression* combines filters (``UserId(eq="ada") & ~Topics(any=["travel"])``). Both are checked
+as they are built, and written and read as JSON. What they mean for a record is in
+`agent_memory.predicates`; no engine is known here.
 """
 
 from __future__ import annotations
@@ -19,13 +14,13 @@ import json
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from agent_memory.errors import InvalidArgumentError
-from agent_memory.models import MemoryRecord, UtcDatetime, ensure_encodable, ensure_utc
+from agent_memory.models import UtcDatetime, ensure_encodable, ensure_utc
 
 MAX_DEPTH = 100
 """How many levels of ``&``, ``|`` and ``~`` may be nested; wide is free, deep is not."""
@@ -45,114 +40,10 @@ TAG_FIELDS = SCALAR_TAG_FIELDS + LIST_TAG_FIELDS
 TIME_FIELDS = ("created_at", "last_accessed", "updated_at", "persisted_at", "event_date")
 
 Inclusive = Literal["both", "neither", "left", "right"]
-_MICROSECOND = timedelta(microseconds=1)
 _UTC_DATETIME: TypeAdapter[datetime] = TypeAdapter(UtcDatetime, config=ConfigDict(defer_build=True))
 _LONGEST_SHOWN = 60
 _SHORT = reprlib.Repr()  # a refused value may be huge, or nested too deep for repr
 _SHORT.maxstring = _SHORT.maxother = _LONGEST_SHOWN
-
-
-# --- predicates: what an engine reads -------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class OneOf:
-    """True if the field, or one element of it, equals one of ``values``."""
-
-    field: str
-    values: tuple[str, ...]
-    value_set: frozenset[str] = dataclasses.field(init=False, repr=False, compare=False)
-    """The same values, for looking one up: there may be many thousands."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "value_set", frozenset(self.values))
-
-
-@dataclass(frozen=True, slots=True)
-class HasPrefix:
-    """True if the field, or one element of it, starts with ``prefix`` (one character or more)."""
-
-    field: str
-    prefix: str
-
-
-@dataclass(frozen=True, slots=True)
-class IsPresent:
-    """True if the field has a value; an empty list has none."""
-
-    field: str
-
-
-@dataclass(frozen=True, slots=True)
-class InTimeRange:
-    """True if the field has a time from ``earliest`` to ``latest``, both included.
-
-    ``None`` is no bound. Times have whole microseconds, so an excluded bound is the included one
-    a microsecond further in.
-    """
-
-    field: str
-    earliest: datetime | None
-    latest: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class AllOf:
-    """True if every one of ``predicates`` is; with none of them it is true."""
-
-    predicates: tuple[Predicate, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AnyOf:
-    """True if at least one of ``predicates`` is; with none of them it is false."""
-
-    predicates: tuple[Predicate, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class NotThat:
-    """True if ``predicate`` is false."""
-
-    predicate: Predicate
-
-
-Predicate = OneOf | HasPrefix | IsPresent | InTimeRange | AllOf | AnyOf | NotThat
-
-NOTHING = AnyOf(())
-"""The predicate that no record meets."""
-
-
-def matches(predicate: Predicate, record: MemoryRecord) -> bool:
-    """Tell whether ``record`` meets ``predicate``; for engines without filters of their own."""
-    match predicate:
-        case AllOf(predicates):
-            return all(matches(each, record) for each in predicates)
-        case AnyOf(predicates):
-            return any(matches(each, record) for each in predicates)
-        case NotThat(inner):
-            return not matches(inner, record)
-        case OneOf(field):
-            return any(value in predicate.value_set for value in _elements(record, field))
-        case HasPrefix(field, prefix):
-            return any(value.startswith(prefix) for value in _elements(record, field))
-        case IsPresent(field):
-            value = getattr(record, field)
-            return value is not None and value != []
-        case InTimeRange(field, earliest, latest):
-            moment = getattr(record, field)
-            return (
-                moment is not None
-                and (earliest is None or moment >= earliest)
-                and (latest is None or moment <= latest)
-            )
-
-
-def _elements(record: MemoryRecord, field: str) -> Sequence[str]:
-    value = getattr(record, field)
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else value
 
 
 # --- expressions: what callers combine -------------------------------------------------------
@@ -186,10 +77,6 @@ class Expression:
     def depth(self) -> int:
         """Levels of ``&``, ``|`` and ``~``; 0 for a single filter."""
         return 0
-
-    def to_predicate(self) -> Predicate:
-        """Return the same condition in the shapes that an engine reads."""
-        raise NotImplementedError
 
     def to_json_value(self) -> dict[str, Any]:
         """Return plain JSON data that `expression_from_json` reads back as an equal expression."""
@@ -233,23 +120,19 @@ class _Combination(Expression):
         return self._depth
 
 
-@dataclass(frozen=True, slots=True)
 class And(_Combination):
     """Every operand holds. Usually written ``a & b``."""
 
-    def to_predicate(self) -> Predicate:
-        return AllOf(tuple(each.to_predicate() for each in self.operands))
+    __slots__ = ()
 
     def to_json_value(self) -> dict[str, Any]:
         return {"and": [each.to_json_value() for each in self.operands]}
 
 
-@dataclass(frozen=True, slots=True)
 class Or(_Combination):
     """At least one operand holds. Usually written ``a | b``."""
 
-    def to_predicate(self) -> Predicate:
-        return AnyOf(tuple(each.to_predicate() for each in self.operands))
+    __slots__ = ()
 
     def to_json_value(self) -> dict[str, Any]:
         return {"or": [each.to_json_value() for each in self.operands]}
@@ -269,9 +152,6 @@ class Not(Expression):
     @property
     def depth(self) -> int:
         return self._depth
-
-    def to_predicate(self) -> Predicate:
-        return NotThat(self.operand.to_predicate())
 
     def to_json_value(self) -> dict[str, Any]:
         return {"not": self.operand.to_json_value()}
@@ -399,23 +279,6 @@ class TagFilter(Filter):
         checked = tuple(self._checked_tag(operator, value) for value in values)
         return tuple(sorted(checked)) if isinstance(values, (set, frozenset)) else checked
 
-    def to_predicate(self) -> Predicate:
-        parts: list[Predicate] = []
-        if self.eq is not _UNSET:
-            parts.append(OneOf(self.field, (self.eq,)))
-        if self.ne is not _UNSET:
-            parts.append(NotThat(OneOf(self.field, (self.ne,))))
-        if self.any is not _UNSET:
-            parts.append(OneOf(self.field, tuple(dict.fromkeys(self.any))))
-        if self.none is not _UNSET:
-            parts.append(NotThat(OneOf(self.field, tuple(dict.fromkeys(self.none)))))
-        if self.startswith is not _UNSET:
-            parts.append(HasPrefix(self.field, self.startswith))
-        if self.exists is not _UNSET:
-            present = IsPresent(self.field)
-            parts.append(present if self.exists else NotThat(present))
-        return _conjunction(parts)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ListTagFilter(TagFilter):
@@ -423,15 +286,6 @@ class ListTagFilter(TagFilter):
 
     all: Sequence[str] = _UNSET
     """Holds each of these values."""
-
-    def to_predicate(self) -> Predicate:
-        # Named, because a dataclass with slots is another class than the one super() closes over.
-        parts: list[Predicate] = []
-        if any(name != "all" for name in self.given()):
-            parts.append(TagFilter.to_predicate(self))
-        if self.all is not _UNSET:
-            parts.extend(OneOf(self.field, (value,)) for value in dict.fromkeys(self.all))
-        return _conjunction(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -496,44 +350,6 @@ class TimeFilter(Filter):
                 "between", f"reversed: {start.isoformat()} is after {end.isoformat()}; swap them"
             )
         return start, end
-
-    def to_predicate(self) -> Predicate:
-        parts: list[Predicate] = []
-        if self.eq is not _UNSET:
-            parts.append(self._range(at_least=self.eq, at_most=self.eq))
-        if self.ne is not _UNSET:
-            parts.append(NotThat(self._range(at_least=self.ne, at_most=self.ne)))
-        if self.gt is not _UNSET:
-            parts.append(self._range(after=self.gt))
-        if self.gte is not _UNSET:
-            parts.append(self._range(at_least=self.gte))
-        if self.lt is not _UNSET:
-            parts.append(self._range(before=self.lt))
-        if self.lte is not _UNSET:
-            parts.append(self._range(at_most=self.lte))
-        if self.between is not _UNSET:
-            start, end = self.between
-            inclusive = "both" if self.inclusive is _UNSET else self.inclusive
-            lower = "at_least" if inclusive in ("both", "left") else "after"
-            upper = "at_most" if inclusive in ("both", "right") else "before"
-            parts.append(self._range(**{lower: start, upper: end}))
-        if self.exists is not _UNSET:
-            present = IsPresent(self.field)
-            parts.append(present if self.exists else NotThat(present))
-        return _conjunction(parts)
-
-    def _range(self, **bounds: Any) -> Predicate:
-        earliest, latest = bounds.get("at_least"), bounds.get("at_most")
-        try:
-            if "after" in bounds:
-                earliest = bounds["after"] + _MICROSECOND
-            if "before" in bounds:
-                latest = bounds["before"] - _MICROSECOND
-        except OverflowError:  # after the last moment there is, or before the first
-            return NOTHING
-        if earliest is not None and latest is not None and earliest > latest:
-            return NOTHING
-        return InTimeRange(self.field, earliest, latest)
 
 
 class Id(TagFilter):
@@ -805,10 +621,6 @@ def _require_known(name: str, known: Sequence[str], kind: str) -> None:
     close = difflib.get_close_matches(str(name)[:_LONGEST_SHOWN], known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
     raise InvalidArgumentError(f"{_shown(name)} is no {kind}: {hint}")
-
-
-def _conjunction(parts: Sequence[Predicate]) -> Predicate:
-    return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
 
 
 def _plain(value: Any) -> Any:

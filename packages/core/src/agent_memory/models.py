@@ -4,14 +4,13 @@ Validation lives here, so that an invalid memory cannot be built. How memories a
 or ranked does not.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -148,10 +147,6 @@ JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_ensure_json_object)
 most 100 levels deep."""
 
 
-def _as_json(value: str | None) -> str:
-    return "null" if value is None else _encoded(value)
-
-
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -201,12 +196,13 @@ class MemoryRecord(BaseModel):
     def compute_hash(self) -> str:
         """Return the sha256, in hex, of the fields that make two memories the same (rule REC-4)."""
         # As json.dumps(..., sort_keys=True) has it, written out: every record stored needs one.
+        session_id, user_id, namespace = self.session_id, self.user_id, self.namespace
         identity = (
-            f'{{"memory_type": {_as_json(self.memory_type.value)}, '
-            f'"namespace": {_as_json(self.namespace)}, '
-            f'"session_id": {_as_json(self.session_id)}, '
-            f'"text": {_as_json(self.text)}, '
-            f'"user_id": {_as_json(self.user_id)}}}'
+            f'{{"memory_type": {_encoded(self.memory_type)}, '
+            f'"namespace": {"null" if namespace is None else _encoded(namespace)}, '
+            f'"session_id": {"null" if session_id is None else _encoded(session_id)}, '
+            f'"text": {_encoded(self.text)}, '
+            f'"user_id": {"null" if user_id is None else _encoded(user_id)}}}'
         )
         return hashlib.sha256(identity.encode()).hexdigest()
 
@@ -220,10 +216,16 @@ class MemoryRecord(BaseModel):
         record = cls.__new__(cls)
         set_attribute = object.__setattr__
         set_attribute(record, "__dict__", fields)
-        set_attribute(record, "__pydantic_fields_set__", set(fields))
+        # One set for all: whatever is assigned later, every field is in it already.
+        set_attribute(record, "__pydantic_fields_set__", _every_field(cls))
         set_attribute(record, "__pydantic_extra__", None)
         set_attribute(record, "__pydantic_private__", None)
         return record
+
+
+@cache
+def _every_field(kind: type[MemoryRecord]) -> set[str]:
+    return set(kind.model_fields)
 
 
 class MemoryRecordResult(MemoryRecord):

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from agent_memory.filters import Predicate
 from agent_memory.keywords import Keywords
 from agent_memory.models import MemoryRecord
+from agent_memory.predicates import Predicate
 from agent_memory.vectors import Vector
 
 

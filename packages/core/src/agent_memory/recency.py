@@ -1,7 +1,5 @@
 """Ranking by recency: how much a memory's age counts against how well it fits."""
 
-from __future__ import annotations
-
 import math
 from datetime import UTC, datetime
 

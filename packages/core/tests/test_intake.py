@@ -1,0 +1,115 @@
+"""Records on their way in: validated, whatever became of them, or equal to what would be."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from agent_memory import InvalidArgumentError, MemoryRecord, MemoryRecordResult, MemoryTypeEnum
+from agent_memory.intake import _copy_if_plain, stored_form
+
+
+class _Text(str):
+    pass
+
+
+class _Time(datetime):
+    pass
+
+
+_MOMENT = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+_STRINGS = ["a", "", " ", "é", "\ud800", _Text("a"), None, 5, b"a"]
+_TAG_LISTS = [None, [], ["a", "é"], ["a", ""], ["\udfff"], ["a", None], ("a",), [_Text("a")], "a"]
+_TIMES = [
+    None,
+    _MOMENT,
+    _MOMENT.replace(tzinfo=None),
+    _MOMENT.astimezone(timezone(timedelta(hours=5))),
+    _Time(2026, 1, 1, tzinfo=UTC),
+    datetime.min.replace(tzinfo=timezone(timedelta(hours=5))),
+    "2026-01-01T00:00:00Z",
+    1_700_000_000,
+]
+_OBJECTS: list[Any] = [{}, {"a": [1, {"b": None}]}, {"a": float("nan")}, {1: 2}, None, [], "a"]
+_CHANGES: dict[str, list[Any]] = {
+    **dict.fromkeys(
+        ("id", "text", "session_id", "user_id", "namespace", "extraction_strategy"), _STRINGS
+    ),
+    **dict.fromkeys(("topics", "entities", "extracted_from"), _TAG_LISTS),
+    **dict.fromkeys(
+        ("created_at", "last_accessed", "updated_at", "event_date", "persisted_at"), _TIMES
+    ),
+    **dict.fromkeys(("metadata", "extraction_strategy_config"), _OBJECTS),
+    "memory_type": [MemoryTypeEnum.EPISODIC, "episodic", "other", None],
+    "pinned": [True, 1, "yes", None],
+    "access_count": [0, 2**63 - 1, 2**63, -1, True, 1.0, 1.5, None],
+    "memory_hash": ["a", None, 5],
+    "discrete_memory_extracted": ["t", "f", "x", _Text("t"), None],
+}
+
+
+def test_every_field_is_changed() -> None:
+    assert _CHANGES.keys() == MemoryRecord.model_fields.keys()
+
+
+@given(
+    st.dictionaries(st.sampled_from(sorted(_CHANGES)), st.integers(0, 8), max_size=3).map(
+        lambda chosen: {
+            name: _CHANGES[name][index % len(_CHANGES[name])] for name, index in chosen.items()
+        }
+    )
+)
+def test_a_record_changed_behind_the_validators_is_stored_as_they_would_have_it(
+    changes: dict[str, Any],
+) -> None:
+    # model_copy validates nothing.
+    record = MemoryRecord(id="a", text="a", topics=["t"]).model_copy(update=changes)
+    try:
+        should = MemoryRecord.model_validate(record.__dict__)
+    except ValidationError:
+        with pytest.raises(InvalidArgumentError, match="became invalid"):
+            stored_form(record)
+        return
+    got = stored_form(record)
+    assert got.memory_hash == should.compute_hash()
+    assert got == should.model_copy(update={"memory_hash": got.memory_hash})
+    for name, value in got.__dict__.items():
+        if name != "memory_hash":
+            assert type(value) is type(getattr(should, name)), name
+    assert got.model_fields_set == set(MemoryRecord.model_fields)
+
+
+def test_what_an_ordinary_record_holds_needs_no_validator() -> None:
+    record = MemoryRecord(
+        id="a",
+        text="é",
+        user_id="ada",
+        topics=["a", "é"],
+        event_date=_MOMENT,
+        memory_type=MemoryTypeEnum.EPISODIC,
+    )
+    copy = _copy_if_plain(record)
+    assert copy == record
+    assert copy is not None
+    for name in ("topics", "metadata", "extraction_strategy_config"):
+        assert getattr(copy, name) is not getattr(record, name)
+
+
+@pytest.mark.parametrize("missing", sorted(MemoryRecord.model_fields))
+def test_a_record_without_one_of_its_fields_is_left_to_the_validators(missing: str) -> None:
+    record = MemoryRecord(id="a", text="a")
+    del record.__dict__[missing]
+    assert _copy_if_plain(record) is None
+    record.__dict__["another"] = 1
+    with pytest.raises(InvalidArgumentError, match="another"):
+        stored_form(record)
+
+
+def test_a_result_is_stored_as_a_plain_record() -> None:
+    found = MemoryRecordResult(id="a", text="a", dist=0.5, score=0.5)
+    assert type(stored_form(found)) is MemoryRecord
