@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import nox
@@ -19,15 +20,22 @@ nox.options.error_on_external_run = True
 nox.options.sessions = ["lint", "types", "tests", "wheels", "demo"]
 
 ROOT = Path(__file__).parent
-PYTHON_FILES = ["packages", "examples", "benchmarks", "docs", "noxfile.py"]
+sys.path.append(str(ROOT / "tools"))
+from redis_server import RedisServer  # noqa: E402
+
+PYTHON_FILES = ["packages", "examples", "benchmarks", "docs", "tools", "noxfile.py"]
 PACKAGES = {
     "core": "agent-memory",
     "backend-inmemory": "agent-memory-inmemory",
+    "backend-redis": "agent-memory-redis",
+    "server-compat": "agent-memory-server-compat",
     "testkit": "agent-memory-testkit",
 }
 EVERYTHING = [
     "-e", "packages/core[all]",
     "-e", "packages/backend-inmemory[hnsw]",
+    "-e", "packages/backend-redis",
+    "-e", "packages/server-compat",
     "-e", "packages/testkit",
 ]  # fmt: skip
 USERS = [
@@ -71,6 +79,41 @@ subprocess.run(["agent-memory", "demo"], check=True, stdout=subprocess.DEVNULL)
 """,
     ),
     (
+        "redis",
+        ["agent-memory[cli,local]", "agent-memory-redis"],
+        """
+import json, subprocess
+common = ["-b", "redis", "-e", "local"]
+subprocess.run(["agent-memory", "backends", "doctor", "redis", "-e", "local"], check=True)
+subprocess.run(["agent-memory", "add", "Prefers window seats", "--id", "seat", *common], check=True)
+found = subprocess.run(
+    ["agent-memory", "search", "where to sit?", "--json", *common],
+    capture_output=True, text=True, check=True,
+)
+assert json.loads(found.stdout)["memories"][0]["id"] == "seat", found
+""",
+    ),
+    (
+        "server-compat",
+        ["agent-memory[local,server-compat]", "agent-memory-inmemory"],
+        """
+import asyncio, os
+os.environ |= {"MEMORY_VECTOR_DB_FACTORY": "inmemory", "EMBEDDING_MODEL": "local"}
+import agent_memory
+from agent_memory_server.memory_vector_db_factory import get_memory_vector_db
+from agent_memory_server.models import MemoryRecord
+assert MemoryRecord is agent_memory.MemoryRecord
+async def main():
+    async with await get_memory_vector_db() as db:
+        await db.add_memories([MemoryRecord(id="1", text="window seats")])
+        page = await db.search_memories(
+            "seats", user_id=None, text_scorer="BM25STD", server_side_recency=True
+        )
+        assert page.total == 1, page
+asyncio.run(main())
+""",
+    ),
+    (
         "author",
         ["agent-memory-testkit", "agent-memory-inmemory"],
         """
@@ -108,7 +151,7 @@ def types(session: nox.Session) -> None:
     for folder in PACKAGES:
         session.run("mypy", f"packages/{folder}/src")
         session.run("mypy", f"packages/{folder}/tests")
-    session.run("mypy", "noxfile.py", "docs", "examples", "benchmarks")
+    session.run("mypy", "noxfile.py", "docs", "examples", "benchmarks", "tools")
 
 
 @nox.session
@@ -170,10 +213,14 @@ def wheels(session: nox.Session) -> None:
             "uv", "pip", "install", "--quiet", "--python", str(bin_folder / "python"),
             "--find-links", str(dist), *wheels_, external=True,
         )  # fmt: skip
-        with session.chdir(environment):  # outside the source tree
+        with RedisServer() as server, session.chdir(environment):  # outside the source tree
             session.run(
                 str(bin_folder / "python"), "-I", "-c", script,
-                env={"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}, external=True,
+                env={
+                    "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
+                    "REDIS_URL": server.url,
+                },
+                external=True,
             )  # fmt: skip
 
 
@@ -182,6 +229,12 @@ def demo(session: nox.Session) -> None:
     """The main job, as the README's first command runs it."""
     session.install("packages/core[cli,local]", "packages/backend-inmemory")
     session.run("agent-memory", "demo", env={"MEMORY_VECTOR_DB_FACTORY": "", "NO_COLOR": "1"})
+
+
+@nox.session
+def redis(session: nox.Session) -> None:
+    """Run a Redis 8 with the query engine until Ctrl-C, to develop against."""
+    session.run("python", "tools/redis_server.py", *session.posargs)
 
 
 @nox.session

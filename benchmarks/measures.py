@@ -157,7 +157,7 @@ def modes(bench: Bench) -> list[Row]:
         what: (Ours, operation) for what, operation in operations.items()
     }
     times = bench.times({**subjects, "bare NumPy": (BareNumPy, "search")})
-    return [_compared(what, times[what], "bare NumPy", times["bare NumPy"]) for what in operations]
+    return [compared(what, times[what], "bare NumPy", times["bare NumPy"]) for what in operations]
 
 
 def memory(bench: Bench) -> list[Row]:
@@ -214,7 +214,7 @@ def imports(bench: Bench) -> list[Row]:
         for name, seconds in zip(modules, zip(*turns, strict=True), strict=True):
             times[name].append(list(seconds))
     return [
-        _compared(
+        compared(
             "import agent_memory",
             times["agent_memory"],
             name,
@@ -291,27 +291,28 @@ def _graph_rows(bench: Bench, data: str) -> list[Row]:
     times = bench.times({"ours": (OursWithGraph, "search"), "Chroma": (Chroma, "search")})
     bench.progress.console.print("exact answers")
     exact = exact_answers(bench.material, queries=_RECALL_QUERIES)
-    recall = {
-        kind: _recall(bench.loaded(kind).answers("search", _RECALL_QUERIES), exact)
+    recalls = {
+        kind: recall(bench.loaded(kind).answers("search", _RECALL_QUERIES), exact)
         for kind in (OursWithGraph, Chroma)
     }
     goals = (Goal(0.5, at_most=True), Goal(0.98, at_most=False))
     speed_goal, recall_goal = goals if data.startswith("clustered") else (None, None)
     return [
-        _compared(f"search, HNSW, {data}", times["ours"], "Chroma", times["Chroma"], speed_goal),
+        compared(f"search, HNSW, {data}", times["ours"], "Chroma", times["Chroma"], speed_goal),
         Row(
             f"recall@{NEAREST}, {data}",
-            f"{recall[OursWithGraph]:.4f}",
+            f"{recalls[OursWithGraph]:.4f}",
             "Chroma",
-            f"{recall[Chroma]:.4f}",
-            recall[OursWithGraph],
+            f"{recalls[Chroma]:.4f}",
+            recalls[OursWithGraph],
             "",
             recall_goal,
         ),
     ]
 
 
-def _recall(found: list[list[int]], exact: list[set[int]]) -> float:
+def recall(found: list[list[int]], exact: list[set[int]]) -> float:
+    """Return which part of the true nearest was found."""
     hits = sum(len(wanted.intersection(some)) for some, wanted in zip(found, exact, strict=True))
     return hits / (NEAREST * len(exact))
 
@@ -348,15 +349,16 @@ def _import_seconds(module: str) -> float:
 
 def _against_each(what: str, times: dict[str, Rounds], goals: Mapping[str, Goal]) -> list[Row]:
     return [
-        _compared(what, times["ours"], name, theirs, goals.get(name))
+        compared(what, times["ours"], name, theirs, goals.get(name))
         for name, theirs in times.items()
         if name != "ours"
     ]
 
 
-def _compared(
+def compared(
     what: str, ours: Rounds, against: str, theirs: Rounds, goal: Goal | None = None
 ) -> Row:
+    """Return the row of two subjects that were measured in turns."""
     return Row(
         what,
         milliseconds(typical(ours)),

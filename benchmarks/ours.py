@@ -13,8 +13,10 @@ from store import KnownVectors, Store
 
 from agent_memory import (
     CreatedAt,
+    Embeddings,
     MemoryRecord,
     MemoryTypeEnum,
+    MemoryVectorDatabase,
     RecencyParams,
     UserId,
 )
@@ -45,6 +47,24 @@ class GivenEmbeddings:
         return self.queries.of([text])[0]
 
 
+def records_of(memories: Sequence[Memory]) -> list[MemoryRecord]:
+    """Return memories as the records that our backends take."""
+    return [
+        MemoryRecord(
+            id=each.id,
+            text=each.text,
+            user_id=each.user_id,
+            session_id=each.session_id,
+            topics=each.topics,
+            memory_type=MemoryTypeEnum.SEMANTIC,
+            created_at=each.created_at,
+            last_accessed=each.created_at,
+            updated_at=each.created_at,
+        )
+        for each in memories
+    ]
+
+
 class Ours(Store):
     """The backend with exact search, given vectors as arrays."""
 
@@ -54,25 +74,17 @@ class Ours(Store):
         super().__init__(material)
         self._texts = query_texts()
         self._embeddings = GivenEmbeddings(KnownVectors(self._texts, material.queries()))
-        self._db = create(self._embeddings, index=self.index)
+        self._db = self.opened(self._embeddings)
         self._loop = asyncio.new_event_loop()
 
+    def opened(self, embeddings: Embeddings) -> MemoryVectorDatabase:
+        """Return the database to measure."""
+        return create(embeddings, index=self.index)
+
     def prepared(self, memories: Sequence[Memory], vectors: Floats) -> Batch:
-        records = [
-            MemoryRecord(
-                id=each.id,
-                text=each.text,
-                user_id=each.user_id,
-                session_id=each.session_id,
-                topics=each.topics,
-                memory_type=MemoryTypeEnum.SEMANTIC,
-                created_at=each.created_at,
-                last_accessed=each.created_at,
-                updated_at=each.created_at,
-            )
-            for each in memories
-        ]
-        return records, KnownVectors([each.text for each in memories], self.given(vectors))
+        return records_of(memories), KnownVectors(
+            [each.text for each in memories], self.given(vectors)
+        )
 
     def given(self, vectors: Floats) -> Floats | list[list[float]]:
         """Return vectors in the form that the embeddings return them in."""
@@ -145,6 +157,12 @@ class Ours(Store):
     def _search(self, query: int, **arguments: Any) -> list[int]:
         page = self._run(self._db.search_memories(self._texts[query], limit=NEAREST, **arguments))
         return _numbers(page.memories)
+
+    def _run_together(self, calls: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
+        async def together() -> list[_T]:
+            return await asyncio.gather(*calls)
+
+        return self._loop.run_until_complete(together())
 
     def _run(self, call: Coroutine[Any, Any, _T]) -> _T:
         return self._loop.run_until_complete(call)

@@ -1,4 +1,4 @@
-"""Measure the in-memory backend against its peers, print the table and write it as JSON.
+"""Measure our backends against their peers, print the table and write it as JSON.
 
 `nox -s bench` runs this in an environment that has all of them; see the README beside it.
 """
@@ -14,11 +14,14 @@ from pathlib import Path
 
 import psutil
 from material import BATCH, DIMENSIONS, Material
-from measures import SECTIONS, Bench, growing
+from measures import SECTIONS as PEERS
+from measures import Bench, growing
+from redis_measures import SECTIONS as REDIS
 from report import Report
 from rich.console import Console
 from rich.progress import Progress
 
+SECTIONS = {**PEERS, **REDIS}
 _RESULTS = Path(__file__).parent / "results"
 _RECORDS = 100_000
 _ROUNDS = 15

@@ -720,3 +720,11 @@ def test_flt_8_a_value_is_only_ever_compared(value: str, other: str) -> None:
     assert accepts(UserId(eq=other), some) == (value == other)
     assert accepts(UserId(startswith=other), some) == value.startswith(other)
     assert accepts(UserId(any=[other, other + value]), some) == (value == other)
+
+
+@pytest.mark.parametrize("kind", [UserId, Topics, CreatedAt])
+def test_an_operator_that_was_not_given_reads_as_none(kind: type[TagFilter | TimeFilter]) -> None:
+    some = kind(exists=False)
+    others = {name: getattr(some, name) for name in some.operators() if name != "exists"}
+    assert set(others.values()) == {None}
+    assert some.exists is False

@@ -174,9 +174,6 @@ class _Unset:
     def __repr__(self) -> str:
         return "<unset>"
 
-    def __reduce__(self) -> str:
-        return "_UNSET"  # copies and pickles stay the one object that `is` compares with
-
 
 _UNSET: Any = _Unset()
 
@@ -209,7 +206,7 @@ class Filter(Expression):
     def given(self) -> dict[str, Any]:
         """Return the operators that were given, with their values."""
         values = ((name, getattr(self, name)) for name in self.operators())
-        return {name: value for name, value in values if value is not _UNSET}
+        return {name: value for name, value in values if value is not None}
 
     def to_json_value(self) -> dict[str, Any]:
         return {self.field: {name: _plain(value) for name, value in self.given().items()}}
@@ -221,7 +218,11 @@ class Filter(Expression):
     def _fail(self, operator: str, problem: str) -> InvalidArgumentError:
         return InvalidArgumentError(f"{type(self).__name__}({operator}=...): {problem}")
 
-    def _require_an_operator(self) -> None:
+    def _forget_the_unset(self) -> None:
+        # From here on an operator that was not given reads as None, as backends expect it.
+        for name in self.operators():
+            if getattr(self, name) is _UNSET:
+                object.__setattr__(self, name, None)
         if not self.given():
             raise InvalidArgumentError(
                 f"{type(self).__name__}() filters nothing: give one of "
@@ -258,7 +259,7 @@ class TagFilter(Filter):
             if getattr(self, name, _UNSET) is not _UNSET:
                 object.__setattr__(self, name, self._checked_tags(name, getattr(self, name)))
         self._check_exists(self.exists)
-        self._require_an_operator()
+        self._forget_the_unset()
 
     def _checked_tag(self, operator: str, value: object) -> str:
         if not isinstance(value, str):
@@ -323,7 +324,7 @@ class TimeFilter(Filter):
             if self.between is _UNSET:
                 raise self._fail("inclusive", "belongs to between=(start, end), which is missing")
         self._check_exists(self.exists)
-        self._require_an_operator()
+        self._forget_the_unset()
 
     def _checked_moment(self, operator: str, value: object) -> datetime:
         if type(value) is datetime:
