@@ -133,7 +133,7 @@ subprocess.run([sys.executable, "-m", "pytest", "-q", *chosen], check=True)
     ),
 ]
 """Who installs which wheels, and what must work for them then."""
-TEST_TOOLS = ["pip", "pytest>=8.0"]
+TEST_TOOLS = ["jsonschema>=4.18", "pip", "pytest>=8.1"]
 
 
 @nox.session
@@ -147,7 +147,9 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Strict mypy over every package, the examples and the benchmarks."""
-    session.install("mypy>=1.13", "nox", "psutil", "types-psutil", *TEST_TOOLS, *EVERYTHING)
+    session.install(
+        "mypy>=1.13", "nox", "psutil", "types-jsonschema", "types-psutil", *TEST_TOOLS, *EVERYTHING
+    )
     for folder in PACKAGES:
         session.run("mypy", f"packages/{folder}/src")
         session.run("mypy", f"packages/{folder}/tests")
@@ -177,11 +179,37 @@ def compat(session: nox.Session) -> None:
 
 @nox.session
 def conformance(session: nox.Session) -> None:
-    """The conformance suite alone, on every backend of the workspace."""
+    """Prove every backend by its name, and write the reports that the docs show."""
     session.install(*TEST_TOOLS, *EVERYTHING)
-    session.run(
-        "pytest", "packages/backend-inmemory/tests/test_inmemory_conformance.py", *session.posargs
-    )
+    folder = ROOT / "docs" / "conformance"
+
+    def prove(name: str, *arguments: str) -> None:
+        session.run(
+            "agent-memory-conformance", *arguments, "--strict", "--seed", "1",
+            "--report", str(folder / f"{name}.json"), "--html", str(folder / f"{name}.html"),
+        )  # fmt: skip
+
+    prove("inmemory", "inmemory")
+    with RedisServer() as server:
+        for algorithm in ("hnsw", "flat"):
+            prove(
+                f"redis-{algorithm}",
+                "redis", "--option", f"url={server.url}", "--option", f"algorithm={algorithm}",
+                "--network", f"127.0.0.1:{server.port}",
+                "--through", "url=redis://{host}:{port}", "--option", "timeout=1",
+            )  # fmt: skip
+    with (folder / "matrix.md").open("w") as matrix:
+        session.run(
+            "agent-memory-conformance", "matrix", *map(str, sorted(folder.glob("*.json"))),
+            stdout=matrix,
+        )  # fmt: skip
+
+
+@nox.session(name="kill-score")
+def kill_score(session: nox.Session) -> None:
+    """Try the conformance suite on wrong backends: which rule kills which; long."""
+    session.install(*TEST_TOOLS, *EVERYTHING)
+    session.run("python", "packages/testkit/tests/kill_score.py", *session.posargs)
 
 
 @nox.session

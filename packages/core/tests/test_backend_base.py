@@ -1019,6 +1019,27 @@ def test_err_2_opening_is_tried_again_after_a_failure() -> None:
     asyncio.run(main())
 
 
+def test_err_1_first_calls_that_wait_for_one_opening_share_its_failure() -> None:
+    db = backend()
+
+    async def slowly_down(primitive: str) -> None:
+        if primitive == "open":
+            await asyncio.sleep(0.01)
+            raise EngineDownError("refused")
+
+    async def main() -> None:
+        db.server.before = slowly_down
+        calls = [db.count_memories() for _ in range(20)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(each) for each in answers} == {BackendUnavailableError}
+        assert db.server.calls.count("open") == 1
+        with pytest.raises(BackendUnavailableError):
+            await db.count_memories()
+        assert db.server.calls.count("open") == 2
+
+    asyncio.run(main())
+
+
 def test_what_a_failed_opening_left_behind_is_released() -> None:
     db = backend()
 

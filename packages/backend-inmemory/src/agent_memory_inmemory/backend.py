@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import numpy as np
+
 from agent_memory import (
     AgentMemoryError,
     BackendError,
@@ -79,6 +81,10 @@ class InMemoryVectorDatabase(Backend):
         if self._approximate:
             declared.add(Capability.APPROXIMATE)
         return frozenset(declared)
+
+    async def engine_versions(self) -> dict[str, str]:
+        """Return what a conformance report is to say of the engine."""
+        return {"sqlite": sqlite3.sqlite_version, "numpy": np.__version__}
 
     async def _open(self, fingerprint: Fingerprint) -> Fingerprint:
         def open_on_worker() -> Fingerprint:

@@ -118,6 +118,8 @@ class Backend(MemoryVectorDatabase):
                 f"metric={metric!r}: expected one of {', '.join(Metric)}"
             ) from None
         self._opening = asyncio.Lock()
+        self._opening_failures: tuple[int, Exception | None] = (0, None)
+        """How many attempts to open have failed, and what the last of them raised."""
         self._fingerprint: Fingerprint | None = None
         """Known once the space is open."""
         self._closed = False
@@ -426,10 +428,15 @@ class Backend(MemoryVectorDatabase):
             raise ours from error
 
     async def _open_once(self) -> None:
+        failed_before, _ = self._opening_failures
         async with self._opening:
             self._ensure_not_closed()
             if self._fingerprint is not None:
                 return
+            failed, failure = self._opening_failures
+            if failure is not None and failed > failed_before:
+                # While this call waited for its turn; another attempt would take as long again.
+                raise failure
             with _embedding_errors(self.embeddings):
                 dimensions = await asyncio.to_thread(lambda: self.embeddings.dimensions)
             ours = Fingerprint(
@@ -445,8 +452,10 @@ class Backend(MemoryVectorDatabase):
                         f"handle makes {_described(ours)}: use the embeddings and the metric of "
                         f"the space, or another space"
                     )
-            except BaseException:  # cancelled, too: nothing half open stays behind
+            except BaseException as error:  # cancelled, too: nothing half open stays behind
                 await self._close()
+                if isinstance(error, Exception):
+                    self._opening_failures = (failed + 1, error)
                 raise
             self._fingerprint = ours
 

@@ -219,7 +219,7 @@ class ScatteredEmbeddings(CountingEmbeddings):
 
     def document_vector(self, text: str) -> Numbers:
         digest = hashlib.shake_128(text.encode()).digest(2 * SCATTERED_DIMENSIONS)
-        return tuple(float(number) for number in array("h", digest))
+        return tuple(map(float, array("h", digest)))
 
     def query_vector(self, text: str) -> Numbers:
         return self.document_vector(text)

@@ -10,14 +10,17 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from types import TracebackType
 from typing import Any, cast
 
 from agent_memory import MemoryRecord, MemoryRecordResult, MemoryRecordResults, MemoryVectorDatabase
 from agent_memory_testkit.model import FIELDS, Found, differing_fields, same
-from agent_memory_testkit.rules import RULES
+from agent_memory_testkit.rules import RULES, WHOLE
+from agent_memory_testkit.samples import NOW
 
 _REMEMBERED = 12
+_SAYS = {rule.id: rule.says for rule in (*RULES.values(), *WHOLE.values())}
 _PENDING: Any = object()
 
 
@@ -41,7 +44,8 @@ class Call:
         if self.outcome is _PENDING:
             answer = "did not return"
         elif isinstance(self.outcome, BaseException):
-            answer = f"raised {type(self.outcome).__name__}: {self.outcome}"
+            said_why = f": {self.outcome}" if str(self.outcome) else ""
+            answer = f"raised {type(self.outcome).__name__}{said_why}"
         else:
             answer = brief(self.outcome)
         return f"{_cut(said)} -> {_cut(answer)}"
@@ -88,7 +92,7 @@ class Recorded:
             entry = self._journal.begin(f"{self._name}.{name}", args, kwargs)
             try:
                 entry.outcome = await method(*args, **kwargs)
-            except BaseException as error:
+            except Exception as error:
                 entry.outcome = error
                 raise
             return entry.outcome
@@ -108,8 +112,10 @@ class Recorded:
             async for each in self._handle.iter_memories(**kwargs):
                 given.append(each)
                 yield each
-        finally:
-            entry.outcome = given
+        except Exception as error:
+            entry.outcome = error
+            raise
+        entry.outcome = given
 
     async def __aenter__(self) -> Any:
         self._journal.begin(f"{self._name}.__aenter__", (), {}).outcome = None
@@ -138,6 +144,7 @@ _LENGTH = 90
 _LINE = 500
 _LEFT_OUT = ("memory_hash", "last_accessed", "updated_at")
 _USUAL: Mapping[str, Any] = {
+    "created_at": NOW,
     "memory_type": "message",
     "metadata": {},
     "extraction_strategy_config": {},
@@ -163,7 +170,7 @@ def brief(value: Any) -> str:
         shown = [brief(each) for _, each in zip(range(_SHOWN), value, strict=False)]
         more = [f"... {len(value) - _SHOWN} more"] if len(value) > _SHOWN else []
         return f"[{', '.join(shown + more)}]"
-    text = repr(value)
+    text = repr(value.value if isinstance(value, Enum) else value)
     return text if len(text) <= _LENGTH else f"{text[: _LENGTH - 20]}... {len(text)} characters"
 
 
@@ -190,9 +197,9 @@ def story_of_failure(
 ) -> str:
     """Return the message of a failed check."""
     lines = [
-        f"{rule} broken by {profile}: {RULES[rule].says}" if rule else f"broken by {profile}",
+        f"{rule} broken by {profile}: {_SAYS[rule]}" if rule else f"broken by {profile}",
         f"  checked:   {what}",
-        f"  came back: {brief(got)}",
+        f"  came back: {got if isinstance(got, Words) else brief(got)}",
         f"  should be: {should if isinstance(should, Words) else brief(should)}",
         *_difference(got, should),
         str(journal),
@@ -201,7 +208,7 @@ def story_of_failure(
 
 
 class Words(str):
-    """What should have come back, where words say it better than a value."""
+    """What came back, or should have, where words say it better than a value."""
 
     __slots__ = ()
 

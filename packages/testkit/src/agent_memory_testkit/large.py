@@ -15,6 +15,8 @@ _BATCH = 10_000
 _STEP = 7_919
 """A prime: steps through all numbers below any size that it does not divide."""
 
+_TEMPLATE = memory("template")
+
 Open = Callable[[str, Any], Awaitable[MemoryVectorDatabase]]
 CleanUp = Callable[[str, Any], Coroutine[Any, Any, None]]
 
@@ -31,7 +33,7 @@ class LargeSpace:
     def __init__(self, open_space: Open, clean_up: CleanUp, name: str, size: int) -> None:
         self.size = size
         self.embeddings = ScatteredEmbeddings()
-        self._name = name
+        self.name = name
         self._clean_up = clean_up
         self._runner = asyncio.Runner()
         try:
@@ -48,10 +50,10 @@ class LargeSpace:
         """Close the handle and clean up."""
         with self._runner:
             self.run(self.db.aclose())
-            self.run(self._clean_up(self._name, self.embeddings))
+            self.run(self._clean_up(self.name, self.embeddings))
 
     async def _filled(self, open_space: Open) -> MemoryVectorDatabase:
-        db = await open_space(self._name, self.embeddings)
+        db = await open_space(self.name, self.embeddings)
         for start in range(0, self.size, _BATCH):
             numbers = range(start, min(start + _BATCH, self.size))
             await db.add_memories([self.record(number) for number in numbers])
@@ -73,13 +75,15 @@ class LargeSpace:
         return number * _STEP % self.size // 2
 
     def record(self, number: int) -> MemoryRecord:
-        created = NOW + timedelta(seconds=self.seconds_of(number))
-        return memory(
-            self.id_of(number),
-            self.text_of(number),
-            user_id=self.user_of(number),
-            topics=["even" if number % 2 == 0 else "odd"],
-            created_at=created,
+        # Copied, since validating so many records would take longer than storing them.
+        return _TEMPLATE.model_copy(
+            update={
+                "id": self.id_of(number),
+                "text": self.text_of(number),
+                "user_id": self.user_of(number),
+                "topics": ["even" if number % 2 == 0 else "odd"],
+                "created_at": NOW + timedelta(seconds=self.seconds_of(number)),
+            }
         )
 
     def listed(self) -> list[str]:

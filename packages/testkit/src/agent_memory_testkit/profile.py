@@ -23,6 +23,35 @@ class Unsupported:
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """How a backend reaches its engine, so that the suite can come between the two.
+
+    Args:
+        host: where the engine listens.
+        port: where the engine listens.
+        timeout: in seconds: a handle of ``open_through`` gives a call up after this time, its
+            retries included. A second or less keeps the suite fast.
+        password: the engine's, which no message may print; ``None`` if it has none.
+
+    Raises:
+        InvalidArgumentError: the port or the timeout is out of range.
+    """
+
+    host: str
+    port: int
+    timeout: float
+    password: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.port < 65536:
+            raise InvalidArgumentError(f"Network(port={self.port!r}): expected 1 to 65535")
+        if not 0 < self.timeout <= 60:
+            raise InvalidArgumentError(
+                f"Network(timeout={self.timeout!r}): expected seconds, above 0 and at most 60"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """What the conformance suite expects of a backend.
 
@@ -34,6 +63,8 @@ class Profile:
         on: capabilities to expect; only ``approximate`` needs to be named.
         off: capabilities that the backend does not have, each with its reason.
         metric: how the spaces that the suite opens measure distance: cosine, l2 or ip.
+        network: how the backend reaches its engine; ``None`` for one without a network, which
+            the suite then watches: it must not connect to anything.
 
     Raises:
         InvalidArgumentError: a capability or the metric is unknown, or one is both on and off.
@@ -44,6 +75,7 @@ class Profile:
     on: Collection[str] = ()
     off: Mapping[str, Unsupported] = field(default_factory=dict)
     metric: str = "cosine"
+    network: Network | None = None
 
     def __post_init__(self) -> None:
         for name in (*self.on, *self.off):

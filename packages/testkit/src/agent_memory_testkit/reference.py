@@ -20,6 +20,8 @@ from operator import mul
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
+from pydantic import ValidationError
+
 from agent_memory import (
     BackendClosedError,
     Capability,
@@ -36,13 +38,15 @@ from agent_memory import (
     SearchMode,
     UnsupportedCapabilityError,
 )
-from agent_memory.filters import combined, matches
+from agent_memory.filters import combined
 from agent_memory.keywords import parse_keywords, terms_of
+from agent_memory.predicates import matches, predicate_of
 
 T = TypeVar("T")
 
 _END = datetime.max.replace(tzinfo=UTC)
 
+_FIELDS = frozenset(MemoryRecord.model_fields)
 _CHUNK = 500
 """How much is done without letting other threads run."""
 
@@ -129,9 +133,16 @@ class ReferenceDatabase(MemoryVectorDatabase):
         return records
 
     def _stored_form(self, record: MemoryRecord) -> MemoryRecord:
-        copy = _copy(record)
+        copy = self._valid(_copy(record))
         copy.memory_hash = copy.compute_hash()
         return copy
+
+    def _valid(self, record: MemoryRecord) -> MemoryRecord:
+        """Return ``record``, which may have become invalid since it was built."""
+        try:
+            return MemoryRecord.model_validate(record.__dict__)
+        except ValidationError as error:
+            raise InvalidArgumentError(f"the record {record.id!r} became invalid") from error
 
     def _changed(self, records: Mapping[str, MemoryRecord]) -> list[MemoryRecord]:
         return [
@@ -276,7 +287,7 @@ class ReferenceDatabase(MemoryVectorDatabase):
     def _matching(self, condition: Expression | None) -> list[Entry]:
         if condition is None:
             return list(self._entries.values())
-        predicate = condition.to_predicate()
+        predicate = predicate_of(condition)
         return [each for each in self._entries.values() if matches(predicate, each.record)]
 
     def _listed(self, entries: Sequence[Entry]) -> list[Entry]:
@@ -440,8 +451,15 @@ class ReferenceDatabase(MemoryVectorDatabase):
 
 
 def _copy(record: MemoryRecord) -> MemoryRecord:
-    fields = {name: _copied(getattr(record, name)) for name in MemoryRecord.model_fields}
-    return MemoryRecord.model_construct(**fields)
+    return MemoryRecord.from_trusted(_copied_fields(record))
+
+
+def _copied_fields(record: MemoryRecord) -> dict[str, Any]:
+    return {
+        name: _copied(value) if isinstance(value, (list, dict)) else value
+        for name, value in record.__dict__.items()
+        if name in _FIELDS
+    }
 
 
 def _copied(value: Any) -> Any:
@@ -452,8 +470,15 @@ def _copied(value: Any) -> Any:
     return value
 
 
-def _result(entry: Entry, **found: Any) -> MemoryRecordResult:
-    return MemoryRecordResult.model_construct(**_copy(entry.record).__dict__, **found)
+def _result(
+    entry: Entry,
+    *,
+    dist: float | None = None,
+    score: float | None = None,
+    score_type: ScoreType | None = None,
+) -> MemoryRecordResult:
+    found = {"dist": dist, "score": score, "score_type": score_type}
+    return MemoryRecordResult.from_trusted({**_copied_fields(entry.record), **found})
 
 
 def _check_window(limit: int, offset: int) -> None:

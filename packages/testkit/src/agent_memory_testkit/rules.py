@@ -9,8 +9,29 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from agent_memory import Capability
+
+GROUPS: Mapping[str, str] = {
+    "REC": "Records",
+    "ADD": "add_memories",
+    "UPD": "update_memories",
+    "DEL": "delete_memories",
+    "GET": "get_memories",
+    "CNT": "count_memories",
+    "LST": "list_memories, iter_memories",
+    "SRCH": "search_memories",
+    "RCY": "Recency",
+    "FLT": "Filters",
+    "ISO": "Isolation",
+    "LIFE": "Life of a handle",
+    "CONC": "Concurrency",
+    "ERR": "Errors",
+}
+"""What the rules of a group are about, by how their ids begin; in the order of the contract."""
+
+Level = Literal["core", "capability", "network"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +42,22 @@ class Rule:
     """As in the contract: ``ADD-3``."""
     says: str
     """The rule in one sentence, for messages."""
-    capability: Capability | None = None
-    """Binds only a backend that declares it; another one must refuse, never ignore."""
+    capabilities: tuple[Capability, ...] = ()
+    """Binds only a backend that declares one of them; another one must refuse, never ignore."""
     network: bool = False
     """Binds only a backend that reaches its engine over a network."""
+
+    @property
+    def level(self) -> Level:
+        """Whom the rule binds: everybody (core), or those with a capability or a network."""
+        if self.network:
+            return "network"
+        return "capability" if self.capabilities else "core"
+
+    @property
+    def group(self) -> str:
+        """How the ids of its group begin: ``ADD``."""
+        return self.id.partition("-")[0]
 
 
 def _rules(*rules: Rule) -> Mapping[str, Rule]:
@@ -67,12 +100,12 @@ RULES: Mapping[str, Rule] = _rules(
     Rule(
         "SRCH-7",
         "keyword search finds only records that hold a term, and every quoted phrase",
-        capability=Capability.KEYWORD_SEARCH,
+        capabilities=(Capability.KEYWORD_SEARCH,),
     ),
     Rule(
         "SRCH-8",
         "hybrid_alpha weighs meaning against words over the union of both",
-        capability=Capability.HYBRID_SEARCH,
+        capabilities=(Capability.HYBRID_SEARCH,),
     ),
     Rule("RCY-1", "recency ranks by semantic_weight * score + recency_weight * recency"),
     Rule("RCY-2", "the nearest candidates are ranked by recency before paging"),
@@ -91,7 +124,11 @@ RULES: Mapping[str, Rule] = _rules(
     Rule("ISO-4", "a scoped add of an id that another tenant holds changes nothing"),
     Rule("LIFE-1", "creating a handle does no I/O; many first calls prepare the space once"),
     Rule("LIFE-2", "aclose may be called twice; afterwards every call raises"),
-    Rule("LIFE-3", "what was acknowledged is there after reopening and for other handles"),
+    Rule(
+        "LIFE-3",
+        "what was acknowledged is there after reopening and for other handles",
+        capabilities=(Capability.PERSISTENT, Capability.SHARED),
+    ),
     Rule("LIFE-4", "a space remembers its model, dimensions and metric and refuses others"),
     Rule("CONC-1", "1,000 searches and 1,000 writes at once on one handle all succeed"),
     Rule("CONC-2", "concurrent writes to one id leave one of the versions, whole"),
@@ -104,6 +141,20 @@ RULES: Mapping[str, Rule] = _rules(
 )
 """Every rule by its id, in the order of the contract."""
 
+WHOLE: Mapping[str, Rule] = _rules(
+    Rule("MODEL", "any sequence of calls gives what a plain dict of records would give"),
+    Rule(
+        "CLEAN",
+        "no record is left in any space after it was cleaned up",
+        capabilities=(Capability.PERSISTENT, Capability.SHARED),
+    ),
+)
+"""What the kit checks besides: it stands for no single rule of the contract."""
+
+_TESTS_OF_THE_WHOLE = {
+    "test_all_methods_agree_with_the_model": "MODEL",
+    "test_nothing_is_left_behind": "CLEAN",
+}
 _TEST_NAME = re.compile(r"test_([a-z]+)_(\d+)_")
 
 
@@ -111,3 +162,8 @@ def rule_of_test(test_name: str) -> str | None:
     """Return the id of the rule that a test's name carries; ``None`` if it carries none."""
     found = _TEST_NAME.match(test_name)
     return f"{found[1].upper()}-{found[2]}" if found else None
+
+
+def checked_by(test_name: str) -> str | None:
+    """Return the id of the rule of `RULES` or `WHOLE` that a test of the suite checks."""
+    return _TESTS_OF_THE_WHOLE.get(test_name) or rule_of_test(test_name)

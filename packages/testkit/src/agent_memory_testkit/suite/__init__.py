@@ -1,9 +1,11 @@
-"""`ConformanceSuite`: a test for every rule of the contract that can bind an embedded backend."""
+"""`ConformanceSuite`: a test for every rule of the contract."""
 
 from __future__ import annotations
 
+from agent_memory_testkit.suite.faults import FaultRules
 from agent_memory_testkit.suite.filtering import FilteringRules
 from agent_memory_testkit.suite.isolation import IsolationRules
+from agent_memory_testkit.suite.leftovers import LeftoverRules
 from agent_memory_testkit.suite.life import LifeRules
 from agent_memory_testkit.suite.machine import ModelRules
 from agent_memory_testkit.suite.reading import ReadingRules
@@ -12,15 +14,18 @@ from agent_memory_testkit.suite.searching import SearchingRules
 from agent_memory_testkit.suite.writing import WritingRules
 
 
+# pytest collects the tests of the last base first, so this is the contract's order from below.
 class ConformanceSuite(
-    RecordRules,
-    WritingRules,
-    ReadingRules,
-    SearchingRules,
-    FilteringRules,
-    IsolationRules,
-    LifeRules,
+    LeftoverRules,
     ModelRules,
+    FaultRules,
+    LifeRules,
+    IsolationRules,
+    FilteringRules,
+    SearchingRules,
+    ReadingRules,
+    WritingRules,
+    RecordRules,
 ):
     """Subclass it in a test module, and pytest runs every rule against your backend.
 

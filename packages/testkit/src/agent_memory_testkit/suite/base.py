@@ -14,12 +14,12 @@ import os
 import secrets
 import subprocess
 import tempfile
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar, Concatenate, NoReturn, ParamSpec, TypeVar
+from typing import Any, ClassVar, Concatenate, NamedTuple, NoReturn, ParamSpec, TypeVar
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from agent_memory import (
@@ -41,16 +41,26 @@ from agent_memory_testkit.journal import (
 from agent_memory_testkit.large import LargeSpace
 from agent_memory_testkit.model import MemoryModel, differing_fields, same, stored
 from agent_memory_testkit.profile import Profile
-from agent_memory_testkit.rules import rule_of_test
+from agent_memory_testkit.rules import GROUPS, RULES, rule_of_test
 from agent_memory_testkit.second_process import Task, started
+from agent_memory_testkit.suite.shrinking import (
+    Example,
+    Search,
+    TimeIsUp,
+    without_explaining,
+)
 
 S = TypeVar("S", bound="SuiteBase")
 P = ParamSpec("P")
 E = TypeVar("E", bound=Exception)
+T = TypeVar("T", bound=Callable[..., Any])
+R = TypeVar("R")
 
 EFFORT_VARIABLE = "AGENT_MEMORY_CONFORMANCE"
 """Set to ``thorough``, it makes the suite try ten times as many examples and larger spaces."""
 _TIME_LIMIT_SECONDS = 120
+_AFTER_A_HANG_SECONDS = 10
+"""What remains of that for other rules once one has hung: a broken backend hangs in many."""
 _SPACE_PREFIX = f"conf_{secrets.token_hex(4)}"
 _space_numbers = itertools.count()
 
@@ -76,6 +86,11 @@ class SuiteBase:
     """An empty directory that lives as long as the test class, for backends that need one."""
 
     _large: ClassVar[LargeSpace | None]
+    _opened: ClassVar[dict[str, CountingEmbeddings]]
+    """Every space that was opened, with the embeddings that it was made with."""
+    _met: ClassVar[Met]
+    _hung: ClassVar[bool]
+    """Whether a rule has taken more time than there is."""
     _temporary: ClassVar[AbstractContextManager[str]]
 
     async def open(self, space: str, embeddings: Any) -> MemoryVectorDatabase:
@@ -88,6 +103,16 @@ class SuiteBase:
             f"{type(self).__name__} needs: async def open(self, space, embeddings)"
         )
 
+    async def open_through(
+        self, space: str, embeddings: Any, host: str, port: int
+    ) -> MemoryVectorDatabase:
+        """As `open`, but the handle reaches its engine at this address: the suite's faulty proxy.
+
+        Must be overridden where the profile names a network. The handle must give a call up after
+        the profile's timeout; make it a short one here.
+        """
+        raise NotImplementedError("a suite whose profile names no network opens nothing through it")
+
     async def clean_up(self, space: str, embeddings: Any) -> None:
         """Remove what a run left in a space. Called with every handle of the space closed.
 
@@ -97,8 +122,20 @@ class SuiteBase:
         if not self.profile.capabilities & {Capability.PERSISTENT, Capability.SHARED}:
             return
         async with await self.open(space, embeddings) as db:
-            while (page := await db.list_memories(limit=10_000)).memories:
-                await db.delete_memories([each.id for each in page.memories])
+            deleted: set[str] = set()
+            while ids := [each.id for each in (await db.list_memories(limit=10_000)).memories]:
+                if not deleted.isdisjoint(ids):
+                    return  # what was deleted is still there: LeftoverRules will tell
+                await db.delete_memories(ids)
+                deleted.update(ids)
+
+    async def engine_versions(self, db: MemoryVectorDatabase) -> Mapping[str, str]:
+        """Return names and versions of what the backend stands on, for reports.
+
+        The default asks the handle, if it has a coroutine method of this name.
+        """
+        asked = getattr(db, "engine_versions", None)
+        return {} if asked is None else await asked()
 
     def second_process(self, task: Task) -> subprocess.Popen[str]:
         """Start another process that opens a space as this class does and does ``task`` there.
@@ -111,6 +148,10 @@ class SuiteBase:
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
+        for name in cls.__dict__:
+            rule = rule_of_test(name)
+            if rule is not None and rule not in RULES and rule.partition("-")[0] in GROUPS:
+                raise InvalidArgumentError(f"{cls.__name__}.{name}: there is no rule {rule}")
         if "profile" in cls.__dict__ and not isinstance(cls.profile, Profile):
             raise InvalidArgumentError(
                 f"{cls.__name__}.profile: expected Profile('name', ...), got {cls.profile!r}"
@@ -120,17 +161,45 @@ class SuiteBase:
     def setup_class(cls) -> None:
         if not hasattr(cls, "profile"):
             raise InvalidArgumentError(f"{cls.__name__} needs: profile = Profile('its name')")
+        if cls.profile.network is not None and cls.open_through is SuiteBase.open_through:
+            raise InvalidArgumentError(
+                f"{cls.__name__} needs: async def open_through(self, space, embeddings, host, "
+                f"port), because its profile names a network"
+            )
         cls._temporary = tempfile.TemporaryDirectory(prefix="agent-memory-testkit-")
         cls.directory = Path(cls._temporary.__enter__())
         cls._large = None
+        cls._hung = False
+        cls._opened = {}
+        try:
+            cls._met = asyncio.run(cls()._meet())
+        except BaseException:
+            cls._temporary.__exit__(None, None, None)
+            raise
 
     @classmethod
     def teardown_class(cls) -> None:
         try:
-            if cls._large is not None:
-                cls._large.close()
+            cls.close_large_space()
         finally:
             cls._temporary.__exit__(None, None, None)
+
+    async def _meet(self) -> Met:
+        """Open a space and wait for a sign of life: what raises here is an error of every rule."""
+        space, embeddings = new_space_name(), ExactEmbeddings()
+        async with asyncio.timeout(_TIME_LIMIT_SECONDS):
+            db = await self.open(space, embeddings)
+            if not isinstance(db, MemoryVectorDatabase):
+                raise InvalidArgumentError(
+                    f"{type(self).__name__}.open must return a MemoryVectorDatabase, got {db!r}"
+                )
+            try:
+                await db.ping()
+                met = Met(type(db), await self.engine_versions(db))
+            finally:
+                await db.aclose()
+            await self.clean_up(space, embeddings)
+        return met
 
     def large_space(self) -> LargeSpace:
         """Return the space of many records that several rules read, filling it at first."""
@@ -138,7 +207,22 @@ class SuiteBase:
         if cls._large is None:
             size = 100_000 if is_thorough() else 51_000
             cls._large = LargeSpace(self.open, self.clean_up, new_space_name(), size)
+            cls._opened[cls._large.name] = cls._large.embeddings
         return cls._large
+
+    @classmethod
+    def close_large_space(cls) -> None:
+        """Close that space, if it was filled, and clean it up."""
+        large, cls._large = cls._large, None
+        if large is not None:
+            large.close()
+
+
+class Met(NamedTuple):
+    """What the suite learnt of the backend when it opened a space for the first time."""
+
+    handle: type[MemoryVectorDatabase]
+    engine_versions: Mapping[str, str]
 
 
 def new_space_name() -> str:
@@ -167,8 +251,19 @@ class Case:
         """Return a new handle, on the case's own space if none is named."""
         name = self.space if space is None else space
         chosen = self.embeddings if embeddings is None else embeddings
-        handle = await self.suite.open(name, chosen)
-        self._spaces.setdefault(name, chosen)
+        return self._kept(await self.suite.open(name, chosen), name, chosen)
+
+    async def open_through(self, host: str, port: int) -> MemoryVectorDatabase:
+        """Return a new handle on the case's own space that reaches its engine at this address."""
+        handle = await self.suite.open_through(self.space, self.embeddings, host, port)
+        return self._kept(handle, self.space, self.embeddings)
+
+    def _kept(
+        self, handle: MemoryVectorDatabase, space: str, embeddings: CountingEmbeddings
+    ) -> MemoryVectorDatabase:
+        """Return ``handle`` such that its calls are recorded; it is closed with the case."""
+        self._spaces.setdefault(space, embeddings)
+        self.suite._opened.setdefault(space, embeddings)
         self._handles.append(handle)
         number = len(self._handles)
         return recorded(handle, self.journal, "db" if number == 1 else f"db{number}")
@@ -202,6 +297,7 @@ class Case:
     # --- checks ------------------------------------------------------------------------------
 
     def fail(self, what: str, *, got: Any, should: Any) -> NoReturn:
+        __tracebackhide__ = True
         raise ConformanceFailure(
             story_of_failure(
                 self.rule,
@@ -215,18 +311,21 @@ class Case:
 
     def check(self, condition: bool, what: str, *, got: Any, should: str) -> None:
         """Fail unless ``condition``; ``should`` says in words what is right."""
+        __tracebackhide__ = True
         if not condition:
             self.fail(what, got=got, should=Words(should))
 
     def equal(self, got: Any, should: Any, what: str) -> None:
         """Fail unless two values are the same."""
+        __tracebackhide__ = True
         if not same(got, should):
             self.fail(what, got=got, should=should)
 
     def close_to(self, got: Any, should: float, what: str, *, within: float = 1e-4) -> None:
         """Fail unless ``got`` is a number near ``should``."""
+        __tracebackhide__ = True
         if not isinstance(got, (int, float)) or not abs(got - should) <= within:
-            self.fail(what, got=got, should=Words(f"{should!r}, to {within:g}"))
+            self.fail(what, got=got, should=Words(f"{should:.7g}, to {within:g}"))
 
     def equal_records(
         self, got: Sequence[MemoryRecord], should: Sequence[MemoryRecord], what: str
@@ -235,6 +334,7 @@ class Case:
 
         ``should`` holds records as they were given to the backend.
         """
+        __tracebackhide__ = True
         wanted = [stored(each) for each in should]
         if [each.id for each in got] != [each.id for each in wanted]:
             self.equal([each.id for each in got], [each.id for each in wanted], f"{what}: the ids")
@@ -246,6 +346,7 @@ class Case:
         self, db: MemoryVectorDatabase, should: Sequence[MemoryRecord], what: str
     ) -> None:
         """Fail unless the handle shows exactly these records through list, count and get."""
+        __tracebackhide__ = True
         page = await db.list_memories(limit=len(should) + 10)
         by_id = sorted(page.memories, key=lambda each: each.id)
         wanted = sorted(should, key=lambda each: each.id)
@@ -262,6 +363,7 @@ class Case:
         **filters: Any,
     ) -> list[str]:
         """Return the sorted ids that filters accept, which count, list and search must agree on."""
+        __tracebackhide__ = True
         arguments = {**filters} if where is None else {**filters, "where": where}
         said = ", ".join(f"{name}={brief(value)}" for name, value in arguments.items())
         page = await db.list_memories(limit=1_000, **arguments)
@@ -280,6 +382,7 @@ class Case:
 
     async def raises(self, kind: type[E], call: Awaitable[Any], what: str) -> E:
         """Await ``call``, which must raise ``kind``; return the error."""
+        __tracebackhide__ = True
         got: Any
         try:
             got = await call
@@ -324,21 +427,32 @@ async def _case(
     __tracebackhide__ = True
     case = Case(suite, rule)
     try:
-        async with asyncio.timeout(_TIME_LIMIT_SECONDS):
-            await body(case)
+        await in_time(case, body(case))
     except ConformanceFailure:
         raise
-    except TimeoutError:
-        case.fail(
-            "how long the whole rule takes",
-            got=f"more than {_TIME_LIMIT_SECONDS} s",
-            should=Words("the calls return"),
-        )
     except Exception as error:
         error.add_note(f"while {rule} was tested on {suite.profile.name}\n{case.journal}")
         raise
     finally:
         await case.close()
+
+
+async def in_time(case: Case, work: Coroutine[Any, Any, R]) -> R:
+    """Return what ``work`` gives; fail if that takes far too long."""
+    suite = type(case.suite)
+    limit = _AFTER_A_HANG_SECONDS if suite._hung else _TIME_LIMIT_SECONDS
+    try:
+        async with asyncio.timeout(limit) as scope:
+            return await work
+    except TimeoutError:
+        if not scope.expired():
+            raise  # the backend's own
+        suite._hung = True
+        case.fail(
+            "how long the calls take, all in all",
+            got=Words(f"more than {limit} s"),
+            should=Words("they return"),
+        )
 
 
 def checked(
@@ -366,15 +480,40 @@ def checked_with(
         def run(suite: Any, rule: str | None) -> None:
             __tracebackhide__ = True
 
-            def example(**values: Any) -> None:
-                _run_case(suite, rule, functools.partial(body, suite, **values))
+            def test(example: Example) -> None:
+                _run_case(suite, rule, functools.partial(body, suite, **example.values))
 
-            example.__name__ = example.__qualname__ = body.__name__
-            given(**strategies)(hypothesis_settings(examples)(example))()
+            test.__name__ = test.__qualname__ = body.__name__
+            chosen = hypothesis_settings(examples)
+            search = Search(test, chosen.max_examples)
+            all_values = st.fixed_dictionaries(strategies).map(Example)
+            try:
+                given(example=all_values)(chosen(seeded(search.tried)))()
+            except (Exception, TimeIsUp):
+                failure = search.smallest_failure(shrink=Phase.shrink in chosen.phases)
+                if failure is None:
+                    raise  # hypothesis itself has something to say
+                raise failure from None
 
         return _as_test(body, run)
 
     return decorate
+
+
+_seed: int | str | None = None
+
+
+def use_seed(number: int | str | None) -> None:
+    """Let all generated examples follow from ``number``; ``None`` leaves them to hypothesis."""
+    global _seed
+    _seed = number
+
+
+def seeded(test: T) -> T:
+    """Return a test of hypothesis with the seed of `use_seed`, unless examples are derandomised."""
+    if _seed is None or settings().derandomize:
+        return test
+    return seed(_seed)(test)
 
 
 def hypothesis_settings(examples: int) -> settings:
@@ -382,11 +521,13 @@ def hypothesis_settings(examples: int) -> settings:
 
     Whatever is not set here is that of the hypothesis profile that is loaded.
     """
-    return settings(
-        max_examples=examples * (10 if is_thorough() else 1),
-        deadline=None,  # engines are as fast as they are
-        report_multiple_bugs=False,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    return without_explaining(
+        settings(
+            max_examples=examples * (10 if is_thorough() else 1),
+            deadline=None,  # engines are as fast as they are
+            report_multiple_bugs=False,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        )
     )
 
 

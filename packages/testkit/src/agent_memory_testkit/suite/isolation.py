@@ -73,7 +73,8 @@ class IsolationRules(SuiteBase):
         """
         memories = [memory("nobody's", "<0>")]
         for number, tenant in enumerate(SIMILAR_TENANTS):
-            memories.append(memory(f"m{number}", "<0>", **dict.fromkeys(SCOPE_FIELDS, tenant)))
+            tenants = dict.fromkeys(SCOPE_FIELDS, tenant)
+            memories.append(memory(f"m{number} of {tenant!a}", "<0>", **tenants))
         db = await case.filled(memories)
         for each, tenant in zip(memories[1:], SIMILAR_TENANTS, strict=True):
             for field in SCOPE_FIELDS:
@@ -98,10 +99,11 @@ class IsolationRules(SuiteBase):
     async def test_iso_2_similar_tenants_do_not_change_each_other(self, case: Case) -> None:
         """Through a scoped handle, a tenant deletes and updates its own record alone.
 
-        Usual causes: as above; a scope that is applied to reads but not to writes.
+        Usual causes: folding, trimming or splitting in an index; a scope that is applied to reads
+        but not to writes.
         """
         memories = [
-            memory(f"m{number}", "<0>", user_id=tenant)
+            memory(f"m{number} of {tenant!a}", "<0>", user_id=tenant)
             for number, tenant in enumerate(SIMILAR_TENANTS)
         ]
         everybody = [each.id for each in memories]
@@ -229,9 +231,10 @@ class IsolationRules(SuiteBase):
     async def test_iso_3_any_records_and_tenants(
         self, case: Case, held: list[MemoryRecord], tenant: str, ids: list[str]
     ) -> None:
-        """As above, for any records.
+        """A scope acts only inside itself, whatever records there are.
 
-        Usual causes: as above.
+        Usual causes: delete and update by id alone, a filter of the caller that replaces the
+        scope's.
         """
         model = case.model()
         model.add(held)

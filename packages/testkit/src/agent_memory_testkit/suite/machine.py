@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -30,20 +31,38 @@ from agent_memory import (
 from agent_memory_testkit import strategies
 from agent_memory_testkit.journal import ConformanceFailure
 from agent_memory_testkit.model import page_of, score
-from agent_memory_testkit.suite.base import Case, SuiteBase, hypothesis_settings
+from agent_memory_testkit.suite.base import (
+    Case,
+    SuiteBase,
+    hypothesis_settings,
+    in_time,
+    seeded,
+)
 from agent_memory_testkit.suite.searching import check_ranking, check_recency, holds_keywords
+from agent_memory_testkit.suite.shrinking import Budget, Step, smallest_failing
 
 _EXAMPLES = 30
 _STEPS = 20
 
 # Fewer ids than elsewhere: most calls should meet what an earlier one left.
 _IDS = strategies.FEW_IDS[:5]
-_batches = st.lists(strategies.colliding_records(_IDS), min_size=1, max_size=4)
+_batches = st.lists(strategies.colliding_records(_IDS), max_size=4)
 _ids = st.lists(st.sampled_from(_IDS), max_size=4)
 _conditions = st.none() | strategies.expressions()
 _limits = st.sampled_from([5, 20, 1, 3])
 _offsets = st.sampled_from([0, 0, 1, 2, 6])
 _tenants = st.sampled_from(strategies.FEW_TAGS[:4])
+
+
+def _kept(body: Callable[..., None]) -> Callable[..., None]:
+    """Let a rule of the machine write down that it was followed, and with which arguments."""
+
+    @functools.wraps(body)
+    def followed(self: _MemoryMachine, **arguments: Any) -> None:
+        self.steps.append((body.__name__, arguments))
+        body(self, **arguments)
+
+    return followed
 
 
 class _MemoryMachine(RuleBasedStateMachine):
@@ -52,12 +71,14 @@ class _MemoryMachine(RuleBasedStateMachine):
     def __init__(self, suite: SuiteBase) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.case = Case(suite, None)
+        self.case = Case(suite, "MODEL")
         self.model = self.case.model()
+        self.steps: list[Step] = []
+        """What was done so far, such that it can be done again."""
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         try:
-            return self.runner.run(work)
+            return self.runner.run(in_time(self.case, work))
         except ConformanceFailure:
             raise
         except Exception as error:
@@ -66,6 +87,7 @@ class _MemoryMachine(RuleBasedStateMachine):
             raise
 
     @initialize(memories=st.lists(strategies.colliding_records(_IDS), max_size=6))
+    @_kept
     def open(self, memories: list[MemoryRecord]) -> None:
         self.model.add(memories)
         self.db = self.run(self.case.filled(memories))
@@ -78,18 +100,21 @@ class _MemoryMachine(RuleBasedStateMachine):
     # --- writing -----------------------------------------------------------------------------
 
     @rule(memories=_batches)
+    @_kept
     def add(self, memories: list[MemoryRecord]) -> None:
         got = self.run(self.db.add_memories(memories))
         self.case.equal(got, self.model.add(memories), "add_memories")
         self.check_the_whole_space()
 
     @rule(memories=_batches)
+    @_kept
     def update(self, memories: list[MemoryRecord]) -> None:
         got = self.run(self.db.update_memories(memories))
         self.case.equal(got, self.model.update(memories), "update_memories")
         self.check_the_whole_space()
 
     @rule(ids=_ids)
+    @_kept
     def delete(self, ids: list[str]) -> None:
         got = self.run(self.db.delete_memories(ids))
         self.case.equal(got, self.model.delete(ids), "delete_memories")
@@ -105,16 +130,19 @@ class _MemoryMachine(RuleBasedStateMachine):
     # --- reading -----------------------------------------------------------------------------
 
     @rule(ids=_ids)
+    @_kept
     def get(self, ids: list[str]) -> None:
         got = self.run(self.db.get_memories(ids))
         self.case.equal_records(got, self.model.get(ids), "get_memories")
 
     @rule(where=_conditions)
+    @_kept
     def count(self, where: Expression | None) -> None:
         got = self.run(self.db.count_memories(where=where))
         self.case.equal(got, len(self.model.matching(where)), f"count_memories(where={where!r})")
 
     @rule(where=_conditions, limit=_limits, offset=_offsets)
+    @_kept
     def list_page(self, where: Expression | None, limit: int, offset: int) -> None:
         page = self.run(self.db.list_memories(where=where, limit=limit, offset=offset))
         wanted = page_of(self.model.listed(where), limit=limit, offset=offset)
@@ -123,6 +151,7 @@ class _MemoryMachine(RuleBasedStateMachine):
         self.case.equal(page.next_offset, wanted.next_offset, "next_offset of list_memories")
 
     @rule(where=_conditions)
+    @_kept
     def iterate(self, where: Expression | None) -> None:
         got = self.run(_all_of(self.db.iter_memories(where=where)))
         self.case.equal_records(got, self.model.listed(where), "iter_memories")
@@ -136,6 +165,7 @@ class _MemoryMachine(RuleBasedStateMachine):
         offset=_offsets,
         threshold=st.none() | st.sampled_from([0.0, 0.3, 0.55, 1.0, 1.3]),
     )
+    @_kept
     def search(
         self,
         query: str,
@@ -161,6 +191,7 @@ class _MemoryMachine(RuleBasedStateMachine):
         offset=_offsets,
         recency=strategies.recency_params(),
     )
+    @_kept
     def search_by_recency(
         self,
         query: str,
@@ -177,6 +208,7 @@ class _MemoryMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.case.has(Capability.KEYWORD_SEARCH))
     @rule(query=strategies.keyword_queries(), where=_conditions)
+    @_kept
     def search_by_words(self, query: str, where: Expression | None) -> None:
         results = self.run(
             self.db.search_memories(query, search_mode="keyword", where=where, limit=50)
@@ -195,6 +227,7 @@ class _MemoryMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.case.has(Capability.HYBRID_SEARCH))
     @rule(query=strategies.queries(), where=_conditions, alpha=st.sampled_from([0.5, 1.0]))
+    @_kept
     def search_by_both(self, query: str, where: Expression | None, alpha: float) -> None:
         results = self.run(
             self.db.search_memories(
@@ -220,6 +253,7 @@ class _MemoryMachine(RuleBasedStateMachine):
     # --- scoped ------------------------------------------------------------------------------
 
     @rule(tenant=_tenants, memories=_batches)
+    @_kept
     def scoped_add(self, tenant: str, memories: list[MemoryRecord]) -> None:
         mine = self.db.scoped(user_id=tenant)
         memories = [each.model_copy(update={"user_id": None}) for each in memories]
@@ -233,6 +267,7 @@ class _MemoryMachine(RuleBasedStateMachine):
         self.check_the_whole_space()
 
     @rule(tenant=_tenants, ids=_ids)
+    @_kept
     def scoped_delete(self, tenant: str, ids: list[str]) -> None:
         got = self.run(self.db.scoped(user_id=tenant).delete_memories(ids))
         own = [each.id for each in self.model.get(ids) if each.user_id == tenant]
@@ -240,6 +275,7 @@ class _MemoryMachine(RuleBasedStateMachine):
         self.check_the_whole_space()
 
     @rule(tenant=_tenants, where=_conditions, ids=_ids)
+    @_kept
     def scoped_reads(self, tenant: str, where: Expression | None, ids: list[str]) -> None:
         mine = self.db.scoped(user_id=tenant)
         condition = UserId(eq=tenant) if where is None else where & UserId(eq=tenant)
@@ -273,8 +309,53 @@ class ModelRules(SuiteBase):
         something that an earlier call left behind.
         """
         __tracebackhide__ = True
-        make: Any = functools.partial(_MemoryMachine, self)
-        settings = hypothesis_settings(_EXAMPLES)
-        run_state_machine_as_test(
-            make, settings=type(settings)(settings, stateful_step_count=_STEPS)
-        )
+        budget = Budget(_EXAMPLES)
+        machine: _MemoryMachine | None = None
+
+        def make() -> _MemoryMachine:
+            nonlocal machine
+            budget.count_example()
+            machine = _MemoryMachine(self)
+            return machine
+
+        chosen = hypothesis_settings(_EXAMPLES)
+        # Hypothesis finds a failure; what is small is found by leaving out calls, see below.
+        phases = [each for each in chosen.phases if each is not Phase.shrink]
+        try:
+            machines: Any = seeded(make)
+            run_state_machine_as_test(
+                machines,
+                settings=settings(chosen, phases=phases, stateful_step_count=_STEPS),
+            )
+        except Exception as failure:
+            if machine is None or Phase.shrink not in chosen.phases:
+                raise
+            raise self._small_failure(machine.steps, budget) or failure from None
+
+    def _small_failure(self, steps: Sequence[Step], budget: Budget) -> Exception | None:
+        """Return what the fewest of ``steps`` raise; ``None`` if they do not fail once more."""
+        first, *others = steps
+        smallest: Exception | None = None
+
+        def fails(candidate: Sequence[Step]) -> bool:
+            nonlocal smallest
+            failure = self._failure_of([first, *candidate])
+            if failure is None or (smallest and type(failure) is not type(smallest)):
+                return False
+            smallest = failure
+            return True
+
+        if fails(others):
+            smallest_failing(others, fails, budget)
+        return smallest
+
+    def _failure_of(self, steps: Sequence[Step]) -> Exception | None:
+        machine = _MemoryMachine(self)
+        try:
+            for name, arguments in steps:
+                getattr(machine, name)(**arguments)
+        except Exception as failure:
+            return failure
+        finally:
+            machine.teardown()
+        return None

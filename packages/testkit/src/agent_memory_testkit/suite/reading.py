@@ -106,7 +106,7 @@ class ReadingRules(SuiteBase):
     async def test_cnt_1_the_count_is_exact_above_ten_thousand(
         self, case: Case, large: LargeSpace
     ) -> None:
-        """No cap of the engine (1,000, 10,000) ends up in a count or a total.
+        """No cap of the engine (1,000, 10,000) ends up in a count.
 
         Usual cause: a count taken from a search that stops at a maximum.
         """
@@ -114,10 +114,6 @@ class ReadingRules(SuiteBase):
         half = len(range(0, large.size, 2))
         case.equal(await db.count_memories(), large.size, "count_memories()")
         case.equal(await db.count_memories(topics="even"), half, "count_memories(topics='even')")
-        listed = await db.list_memories(limit=1, topics="even")
-        case.equal(listed.total, half, "total of list_memories(limit=1, topics='even')")
-        found = await db.search_memories("anything", limit=1, topics="even")
-        case.equal(found.total, half, "total of search_memories(limit=1, topics='even')")
 
     @checked_on_large_space
     async def test_cnt_1_counting_transfers_no_records(self, case: Case, large: LargeSpace) -> None:
@@ -127,7 +123,10 @@ class ReadingRules(SuiteBase):
         """
         db = case.watched(large.db)
         counting = await _fastest(lambda: db.count_memories(topics="even"))
-        reading = await _seconds(db.list_memories(limit=large.size, topics="even"))
+        # Twice: whatever delays a single reading would let a slow count pass.
+        reading = min(
+            [await _seconds(db.list_memories(limit=large.size, topics="even")) for _ in range(2)]
+        )
         case.check(
             counting < reading / 2,
             "the time of count_memories against that of list_memories of the same records",
@@ -259,6 +258,18 @@ class ReadingRules(SuiteBase):
                 ([], 31, None),
                 f"ids, total and next_offset at offset {offset}, past the end",
             )
+
+    @checked_on_large_space
+    async def test_lst_2_the_total_is_exact_above_ten_thousand(
+        self, case: Case, large: LargeSpace
+    ) -> None:
+        """No cap of the engine (1,000, 10,000) ends up in a total.
+
+        Usual cause: a window that the engine limits.
+        """
+        half = len(range(0, large.size, 2))
+        listed = await case.watched(large.db).list_memories(limit=1, topics="even")
+        case.equal(listed.total, half, "total of list_memories(limit=1, topics='even')")
 
     @checked_on_large_space
     async def test_lst_3_an_offset_of_fifty_thousand_works(

@@ -147,6 +147,22 @@ class SearchingRules(SuiteBase):
             )
 
     @checked
+    async def test_srch_1_ties_go_by_id(self, case: Case) -> None:
+        """Records at one distance are ranked by id, by code point, whatever order they came in.
+
+        Usual causes: ties in the order of insertion, or of a sort that ignores case.
+        """
+        ids = ["b", "a", "\u00e9", "e", "Z", "_", "10", "9", "\U0001f600", "\uffee", "a ", "A"]
+        memories = [memory(each, "<24> the same") for each in ids]
+        memories += [memory("other", "<0>"), memory("another", "<8>")]
+        model = case.model()
+        model.add(memories)
+        db = await case.filled(memories)
+        found = await db.search_memories("<0>", limit=20)
+        wanted = [each.id for each in model.ranked("<0>")]
+        case.equal([each.id for each in found.memories], wanted, "the ids in order")
+
+    @checked
     async def test_srch_2_filters_select_before_ranking(self, case: Case) -> None:
         """Matches are found however rare they are and however many other records are nearer.
 
@@ -209,6 +225,18 @@ class SearchingRules(SuiteBase):
             case.equal(page.next_offset, wanted.next_offset, f"next_offset, {said}")
             ids = [each.id for each in page.memories]
             case.equal(ids, [each.id for each in wanted.items], f"ids, {said}")
+
+    @checked_on_large_space
+    async def test_srch_3_the_total_is_exact_above_ten_thousand(
+        self, case: Case, large: LargeSpace
+    ) -> None:
+        """No cap of the engine (1,000, 10,000) ends up in the total of a search.
+
+        Usual cause: the number of candidates that a nearest-neighbour search was asked for.
+        """
+        half = len(range(0, large.size, 2))
+        found = await case.watched(large.db).search_memories("anything", limit=1, topics="even")
+        case.equal(found.total, half, "total of search_memories(limit=1, topics='even')")
 
     @checked
     async def test_srch_4_the_threshold_is_inclusive(self, case: Case) -> None:
@@ -424,7 +452,7 @@ class SearchingRules(SuiteBase):
         case.equal(sorted(each.id for each in found.memories), ["one", "three"], "with a filter")
 
     @checked_with(
-        examples=40,
+        examples=30,
         memories=st.lists(strategies.colliding_records(), max_size=8),
         query=strategies.keyword_queries(),
         where=st.none() | strategies.filters(),
@@ -434,7 +462,8 @@ class SearchingRules(SuiteBase):
     ) -> None:
         """Keyword search finds exactly the matches that hold the words.
 
-        Usual causes: as above; a filter that keyword search ignores.
+        Usual causes: stemming, stop words, a phrase matched word by word; a filter that keyword
+        search ignores.
         """
         if await self._without(case, "keyword", Capability.KEYWORD_SEARCH):
             return
@@ -685,6 +714,34 @@ class SearchingRules(SuiteBase):
         )
         results = await db.search_memories("<0>", recency=recency)
         check_recency(case, results, model.ranked("<0>"), spelt_out, limit=10)
+
+    @checked
+    async def test_rcy_1_ages_count_in_halves_and_days(self, case: Case) -> None:
+        """Records of one meaning, whose ages are as different as their recency is close.
+
+        Usual causes: e for 2 in the decay, a half-life in hours, weights the wrong way round.
+        """
+        recency = RecencyParams(now=NOW)
+        memories = []
+        for number in range(60):
+            accessed = float(number * 37 % 60) / 4
+            fresh = recency.freshness_weight * 0.5 ** (accessed / 7)
+            new = (0.66 - 0.004 * number - fresh) / recency.novelty_weight
+            if not 0.01 < new < 1:
+                continue  # no date of creation makes up for this date of access
+            memories.append(
+                memory(
+                    f"m{number:02d}",
+                    "<0>",
+                    last_accessed=NOW - accessed * DAY,
+                    created_at=NOW - 30 * math.log2(1 / new) * DAY,
+                )
+            )
+        model = case.model()
+        model.add(memories)
+        db = await case.filled(memories)
+        results = await db.search_memories("<0>", limit=60, recency=recency)
+        check_recency(case, results, model.ranked("<0>"), recency, limit=60)
 
     @checked
     async def test_rcy_1_now_is_the_time_of_the_call(self, case: Case) -> None:

@@ -1,0 +1,203 @@
+"""Runs the conformance suite on every mutant and prints which rule kills which.
+
+``python packages/testkit/tests/kill_score.py`` tries every rule on every mutant; with ``--first``
+only those up to the first that fails, in half the time. It ends with 1 unless each mutant fails in
+the rule planted for it, and each rule is the first to fail for a mutant planted for it. *First* is
+meant in the order of the kit: the rules as the contract lists them, then what stands for no single
+rule; a rule's tests as they are written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import repeat
+from multiprocessing import get_context
+from pathlib import Path
+
+from hypothesis import Phase, settings
+
+import network_mutants  # noqa: F401 - plants mutants
+from agent_memory_testkit import RULES, ConformanceSuite
+from agent_memory_testkit.rules import WHOLE, checked_by
+from mutants import MUTANTS, Mutant
+
+BY_NAME = {each.name: each for each in MUTANTS}
+_BLOCKING = "test_conc_3_no_call_blocks_the_event_loop"
+"""Measures times on an idle machine, so it is tried only on the mutants planted for its rule."""
+
+
+@dataclass
+class Killing:
+    """How one mutant fared."""
+
+    mutant: str
+    bug: str
+    rule: str
+    """In which it must fail."""
+    failed: list[str] = field(default_factory=list)
+    """The rules in which it failed, in the order of the kit."""
+    said: list[str] = field(default_factory=list)
+    """The message of the first failing test of each."""
+    seconds: float = 0.0
+
+    @property
+    def first(self) -> str:
+        return self.failed[0] if self.failed else "none"
+
+
+def rules_in_order() -> list[str]:
+    """Return the ids of all rules in the order in which the kit tries them."""
+    return [*RULES, *WHOLE]
+
+
+def names_of(rule: str) -> list[str]:
+    """Return the names of a rule's tests, as they are written."""
+    written = [name for each in reversed(ConformanceSuite.__mro__) for name in vars(each)]
+    return [each for each in dict.fromkeys(written) if checked_by(each) == rule]
+
+
+def tried(mutant: Mutant, rules: Iterable[str], *, stop: bool = False) -> Killing:
+    """Run the tests of ``rules`` on a mutant, each rule until its first failing test.
+
+    With ``stop``, no further rule is tried after one that failed.
+    """
+    started = time.perf_counter()
+    killing = Killing(mutant.name, mutant.bug, mutant.rule)
+    mutant.suite.setup_class()
+    try:
+        for rule in rules:
+            message = _first_failure(mutant.suite, _tests_to_try(mutant, rule))
+            if message is not None:
+                killing.failed.append(rule)
+                killing.said.append(message)
+                if stop:
+                    break
+    finally:
+        mutant.suite.teardown_class()
+    killing.seconds = round(time.perf_counter() - started, 2)
+    return killing
+
+
+def _tests_to_try(mutant: Mutant, rule: str) -> list[str]:
+    return [each for each in names_of(rule) if each != _BLOCKING or mutant.rule == rule]
+
+
+def _first_failure(suite: type[ConformanceSuite], names: Sequence[str]) -> str | None:
+    for name in names:
+        try:
+            getattr(suite(), name)()
+        except Exception as failure:  # whatever a test raises fails it
+            return str(failure) or repr(failure)
+    return None
+
+
+def tried_on_its_rule(mutant: Mutant) -> Killing:
+    """Run on a mutant the tests of the rule that it must fail in, and no others."""
+    # What CLEAN finds must be left by something.
+    return tried(mutant, ["ADD-1", "CLEAN"] if mutant.rule == "CLEAN" else [mutant.rule])
+
+
+def tried_up_to_the_first(mutant: Mutant) -> Killing:
+    """Run on a mutant rule by rule until one fails, and then the one that must fail."""
+    killing = tried(mutant, rules_in_order(), stop=True)
+    if mutant.rule not in killing.failed:
+        more = tried_on_its_rule(mutant)
+        killing.failed += more.failed
+        killing.said += more.said
+    return killing
+
+
+@contextmanager
+def first_failures_only() -> Iterator[None]:
+    """Let hypothesis stop at the first example that fails, which is always the same one."""
+    before = settings.default
+    settings.register_profile(
+        "first failure", phases=[Phase.generate], database=None, derandomize=True
+    )
+    settings.load_profile("first failure")
+    try:
+        yield
+    finally:
+        settings.register_profile("as before", before)
+        settings.load_profile("as before")
+
+
+# --- the score -----------------------------------------------------------------------------------
+
+
+def problems(killings: Sequence[Killing]) -> list[str]:
+    """Return what keeps the score from 100 %."""
+    said = [
+        f"{each.mutant} survives {each.rule}" for each in killings if each.rule not in each.failed
+    ]
+    killers = {each.rule for each in killings if each.first == each.rule}
+    said += [
+        f"no mutant is killed by {each} first" for each in rules_in_order() if each not in killers
+    ]
+    return said
+
+
+def score(killings: Sequence[Killing]) -> float:
+    """Return the share of mutants that fail in their rule, in percent."""
+    return 100 * sum(each.rule in each.failed for each in killings) / len(killings)
+
+
+def table(killings: Sequence[Killing]) -> str:
+    """Return Markdown: one line for each mutant."""
+    lines = [
+        "| mutant | planted bug | must fail in | killed first by | fails in as well | seconds |",
+        "|---|---|---|---|---|---:|",
+    ]
+    for each in killings:
+        others = ", ".join(each.failed[1:]) or "—"
+        lines.append(
+            f"| {each.mutant} | {each.bug} | {each.rule} | {each.first} | {others} "
+            f"| {each.seconds:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def _tried_by_name(name: str, first: bool) -> Killing:
+    with first_failures_only():
+        if first:
+            return tried_up_to_the_first(BY_NAME[name])
+        return tried(BY_NAME[name], rules_in_order())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Try the conformance suite on wrong backends.")
+    parser.add_argument("mutants", nargs="*", metavar="MUTANT", help="only these")
+    parser.add_argument("--json", type=Path, help="write the results into this file, too")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--first", action="store_true", help="stop at the first rule that fails")
+    options = parser.parse_args(arguments)
+    chosen = options.mutants or list(BY_NAME)
+    killings: list[Killing] = []
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        for killing in pool.map(_tried_by_name, chosen, repeat(options.first)):
+            killings.append(killing)
+            sys.stderr.write(f"{len(killings)}/{len(chosen)} {killing.mutant}: {killing.first}\n")
+    found = problems(killings)
+    sys.stdout.write(f"{table(killings)}\n\n")
+    sys.stdout.write(f"{len(killings)} mutants, kill score {score(killings):.1f} %\n")
+    if options.json:
+        result = {
+            "score": score(killings),
+            "problems": found,
+            "mutants": [{**asdict(each), "killed_first_by": each.first} for each in killings],
+        }
+        options.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    sys.stderr.writelines(f"{each}\n" for each in found)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
