@@ -133,7 +133,9 @@ subprocess.run([sys.executable, "-m", "pytest", "-q", *chosen], check=True)
     ),
 ]
 """Who installs which wheels, and what must work for them then."""
-TEST_TOOLS = ["jsonschema>=4.18", "pip", "pytest>=8.1"]
+TEST_TOOLS = ["jsonschema>=4.18", "pip", "pytest>=8.1", "pytest-xdist>=3.6"]
+ALONE = "no_call_blocks"
+"""Tests of how long the event loop is held up: they need the machine for themselves."""
 
 
 @nox.session
@@ -160,7 +162,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests, the conformance suite on real backends included."""
     session.install(*TEST_TOOLS, *EVERYTHING)
-    session.run("pytest", *session.posargs)
+    _test(session)
 
 
 @nox.session
@@ -174,7 +176,7 @@ def coverage(session: nox.Session) -> None:
 def compat(session: nox.Session) -> None:
     """All tests on one Python, for each that is installed here: `nox -s compat-3.13`."""
     session.install(*TEST_TOOLS, *EVERYTHING)
-    session.run("pytest", *session.posargs)
+    _test(session)
 
 
 @nox.session
@@ -216,7 +218,16 @@ def kill_score(session: nox.Session) -> None:
 def minimums(session: nox.Session) -> None:
     """All tests with the oldest release of every dependency that the packages allow."""
     session.install("--resolution", "lowest-direct", *TEST_TOOLS, *EVERYTHING)
-    session.run("pytest", *session.posargs)
+    _test(session)
+
+
+def _test(session: nox.Session) -> None:
+    """Run all tests, or those that the arguments of the command choose."""
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    session.run("pytest", "-n", "auto", "--dist", "loadscope", "-k", f"not {ALONE}")
+    session.run("pytest", "-k", ALONE)
 
 
 @nox.session

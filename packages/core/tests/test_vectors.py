@@ -86,7 +86,7 @@ def test_a_packed_vector_cannot_be_changed_and_shares_nothing() -> None:
         ([[0.0, -0.0]], "returned a vector of zeros for 'text 0', which has no direction"),
         ([[1e-60, 0.0]], "returned a vector of zeros"),
     ],
-    ids=lambda value: None if isinstance(value, str) else repr(value)[:30],
+    ids=lambda value: None if isinstance(value, str) else repr(value).partition(" at 0x")[0][:30],
 )
 def test_what_is_no_vector_is_refused_with_the_model_and_the_text(
     vectors: Any, message: str

@@ -1,0 +1,122 @@
+"""Sending commands: one, several in one round trip, a cursor to its end; alike on a cluster.
+
+The query engine's commands name no key, so a cluster's client cannot put them into a pipeline;
+there they are sent side by side. What the commands say is not known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from redis import exceptions
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+
+from agent_memory_redis import scripts
+
+_T = TypeVar("_T")
+
+Command = Sequence[Any]
+
+_CURSORS = 8
+"""How many cursors a handle opens at once; the engine allows 128 on an index."""
+_CURSOR_ROWS = 1_000
+_CURSOR_IDLE_MILLISECONDS = 60_000
+"""After which the server forgets a cursor that nobody reads, as after a lost connection."""
+
+
+class Commands:
+    """What a client can do, for one server and for a cluster.
+
+    Args:
+        client: the client.
+        restore: makes the index anew. Called when a query finds none, as after the server was
+            restarted without its data, or emptied; the query is asked again then.
+    """
+
+    def __init__(
+        self, client: Redis | RedisCluster, restore: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._client: Any = client
+        self._restore = restore
+        self.is_cluster = isinstance(client, RedisCluster)
+        self._cursors = asyncio.Semaphore(_CURSORS)
+
+    async def one(self, *command: Any) -> Any:
+        """Send one command and return its reply."""
+        return await self._client.execute_command(*command)
+
+    async def queries(self, commands: Sequence[Command]) -> Sequence[Any]:
+        """Send queries of the index in one round trip and return their replies."""
+        return await self._with_index(lambda: self._queries(commands))
+
+    async def read(self, keys: Sequence[str], field: str) -> Sequence[bytes | None]:
+        """Return one field of each of these hashes, ``None`` where there is none."""
+        if self.is_cluster:
+            return await self.keyed([("HGET", key, field) for key in keys])
+        values: Sequence[bytes | None] = await self.one(
+            "EVAL", scripts.READ, len(keys), *keys, field
+        )
+        return values
+
+    async def unlink(self, keys: Sequence[str]) -> int:
+        """Delete these keys and return how many there were."""
+        if self.is_cluster:
+            return sum(await self.keyed([("UNLINK", key) for key in keys]))
+        return int(await self.one("UNLINK", *keys))
+
+    async def all_rows(self, index: str, *aggregation: Any) -> list[Sequence[bytes]]:
+        """Return all rows of an FT.AGGREGATE: flat lists of names and values."""
+        async with self._cursors:
+            return await self._with_index(lambda: self._all_rows(index, aggregation))
+
+    async def _with_index(self, ask: Callable[[], Awaitable[_T]]) -> _T:
+        try:
+            return await ask()
+        except exceptions.ResponseError as error:
+            if not is_missing_index(error):
+                raise
+        await self._restore()
+        return await ask()
+
+    async def _queries(self, commands: Sequence[Command]) -> Sequence[Any]:
+        if len(commands) == 1:
+            return [await self.one(*commands[0])]
+        if self.is_cluster:
+            return await asyncio.gather(*(self.one(*each) for each in commands))
+        return await self.keyed(commands)
+
+    async def keyed(self, commands: Sequence[Command]) -> Sequence[Any]:
+        """Send commands that each name one key in one round trip and return their replies."""
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for each in commands:
+                pipeline.execute_command(*each)
+            replies: Sequence[Any] = await pipeline.execute()
+        return replies
+
+    async def _all_rows(self, index: str, aggregation: Command) -> list[Sequence[bytes]]:
+        # A cursor lives on the node that opened it.
+        where = {"target_nodes": self._client.get_default_node()} if self.is_cluster else {}
+        execute = self._client.execute_command
+        count = ("COUNT", _CURSOR_ROWS)
+        cursor_options = ("WITHCURSOR", *count, "MAXIDLE", _CURSOR_IDLE_MILLISECONDS)
+        reply, cursor = await execute("FT.AGGREGATE", index, *aggregation, *cursor_options, **where)
+        rows: list[Sequence[bytes]] = reply[1:]
+        try:
+            while cursor:
+                reply, cursor = await execute("FT.CURSOR", "READ", index, cursor, *count, **where)
+                rows += reply[1:]
+        except asyncio.CancelledError:
+            await execute("FT.CURSOR", "DEL", index, cursor, **where)
+            raise
+        return rows
+
+
+def is_missing_index(error: BaseException) -> bool:
+    """Tell whether a reply says that there is no such index; each command has its own words."""
+    said = str(error).lower()
+    return isinstance(error, exceptions.ResponseError) and (
+        "no such index" in said or "unknown index name" in said
+    )

@@ -1,0 +1,200 @@
+"""Where a space lies: names, keys, hashes, and an index that has to be made anew."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from agent_memory import BackendError, EmbeddingMismatchError, MemoryRecord
+from agent_memory.filters import TIME_FIELDS
+from agent_memory_redis import RedisBackend, create
+from agent_memory_redis.records import from_payload, to_payload
+from agent_memory_redis.schema import Layout
+from agent_memory_testkit import strategies
+from agent_memory_testkit.embedders import ExactEmbeddings
+from agent_memory_testkit.model import differing_fields
+from agent_memory_testkit.samples import TROUBLE, memory
+
+SIMILAR_NAMES = ("a", "a:b", "a/b", "a/", "a!", "a%2F", "a*", "{a}", "a b", "é", "e\u0301")
+NAMES = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12),
+    st.sampled_from([*SIMILAR_NAMES, *TROUBLE]),
+)
+Client = Any  # redis-py's: its methods are not typed
+Scenario = Callable[[RedisBackend, Client], Awaitable[None]]
+
+
+@pytest.fixture
+def with_space(redis_url: str) -> Callable[[Scenario], None]:
+    """Runs a scenario with a handle of an empty space and a client; the space is dropped then."""
+    layout = Layout.of("schema tests", "schema tests")
+
+    async def drop(client: Client) -> None:
+        if layout.index.encode() in await client.execute_command("FT._LIST"):
+            await client.execute_command("FT.DROPINDEX", layout.index, "DD")
+        await client.delete(layout.fingerprint_key)
+
+    def run(scenario: Scenario) -> None:
+        async def whole() -> None:
+            client: Client
+            async with Redis.from_url(redis_url, protocol=2) as client:
+                try:
+                    async with create(ExactEmbeddings(), space="schema tests", url=redis_url) as db:
+                        await scenario(db, client)
+                finally:
+                    await drop(client)
+
+        asyncio.run(whole())
+
+    return run
+
+
+# --- names and keys ----------------------------------------------------------------------------
+
+
+@given(one=NAMES, other=NAMES)
+def test_no_key_of_a_space_begins_like_those_of_another(one: str, other: str) -> None:
+    first, second = Layout.of(one, one), Layout.of(other, other)
+    if one == other:
+        assert first == second
+        return
+    assert not first.prefix.startswith(second.prefix)
+    assert first.fingerprint_key != second.fingerprint_key
+    assert first.index != second.index
+    for layout in (first, second):
+        assert not first.fingerprint_key.startswith(layout.prefix)
+        # Nothing that the server would read as a pattern, or a cluster as the name of a slot.
+        assert not set("*?[]^{}\\ ").intersection(layout.prefix)
+
+
+@given(ids=st.lists(strategies.tag_values(), min_size=2, max_size=2, unique=True))
+def test_every_id_has_a_key_of_its_own_and_comes_back_from_it(ids: list[str]) -> None:
+    layout = Layout.of("space", "space")
+    keys = [layout.key(each) for each in ids]
+    assert keys[0] != keys[1]
+    for memory_id, key in zip(ids, keys, strict=True):
+        assert layout.memory_id(key.encode()) == memory_id
+        assert "{" not in key
+        assert "\0" not in key
+
+
+def test_keys_are_readable() -> None:
+    layout = Layout.of("app:memory", "app:memory")
+    assert layout.key("user-1:turn/7") == "app:memory/user-1:turn/7"
+    assert layout.fingerprint_key == "app:memory!fingerprint"
+
+
+# --- hashes ------------------------------------------------------------------------------------
+
+
+@given(record=strategies.records())
+def test_a_payload_holds_the_whole_record(record: MemoryRecord) -> None:
+    back = from_payload(to_payload(record).encode())
+    assert differing_fields(back, record) == {}
+    assert list(back.__dict__) == list(MemoryRecord.model_fields)
+
+
+def test_records_from_payloads_share_nothing() -> None:
+    payload = to_payload(memory("m")).encode()
+    one, other = from_payload(payload), from_payload(payload)
+    one.metadata["changed"] = True
+    one.extraction_strategy_config["changed"] = True
+    assert (other.metadata, other.extraction_strategy_config) == ({}, {})
+
+
+def test_a_record_is_one_hash_that_always_has_the_same_fields(
+    with_space: Callable[[Scenario], None],
+) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        full: dict[str, Any] = dict.fromkeys(TIME_FIELDS, memory("m").created_at)
+        await db.add_memories([memory("m", user_id="ada", topics=["t"], **full)])
+        before = await client.hkeys(db._layout.key("m"))
+        await db.add_memories([memory("m")])
+        await db.update_memories([memory("m", "another text")])
+        await db.scoped(user_id="ada").add_memories([memory("other")])
+        assert await client.hkeys(db._layout.key("m")) == before
+        assert sorted(await client.hkeys(db._layout.key("other"))) == sorted(before)
+        keys = await client.keys("schema%20tests*")
+        assert sorted(keys) == [b"schema%20tests!fingerprint", *(
+            db._layout.key(each).encode() for each in ("m", "other")
+        )]  # fmt: skip
+
+    with_space(scenario)
+
+
+# --- an index that has to be made anew -----------------------------------------------------------
+
+
+def test_a_dropped_index_is_made_again_by_the_next_query(
+    with_space: Callable[[Scenario], None],
+) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        await db.add_memories([memory(f"m{n}", f"<{n}>") for n in range(50)])
+        queries: list[Callable[[], Awaitable[Any]]] = [
+            lambda: db.search_memories("<0>", limit=50),
+            lambda: db.list_memories(),
+            lambda: db.search_memories("<0>", search_mode="keyword", limit=1),
+            lambda: db.search_memories("<0>", search_mode="hybrid"),
+            lambda: _exhausted(db),
+        ]
+        for query in queries:
+            await client.execute_command("FT.DROPINDEX", db._layout.index)
+            await query()
+            assert await db.count_memories() == 50
+        await client.execute_command("FT.DROPINDEX", db._layout.index)
+        await db.add_memories([memory("new")])  # writing needs no index
+        counts = await asyncio.gather(*(db.count_memories() for _ in range(20)))
+        assert counts == [51] * 20
+
+    with_space(scenario)
+
+
+def test_an_emptied_server_is_an_empty_space(with_space: Callable[[Scenario], None]) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        await db.add_memories([memory("m")])
+        await client.execute_command("FT.DROPINDEX", db._layout.index, "DD")
+        await client.delete(db._layout.fingerprint_key)
+        assert await db.count_memories() == 0
+        await db.add_memories([memory("n")])
+        assert [each.id async for each in db.iter_memories()] == ["n"]
+
+    with_space(scenario)
+
+
+def test_a_space_that_others_made_anew_is_not_mixed_with_theirs(
+    with_space: Callable[[Scenario], None], redis_url: str
+) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        await db.add_memories([memory("m")])
+        await client.execute_command("FT.DROPINDEX", db._layout.index, "DD")
+        await client.set(
+            db._layout.fingerprint_key,
+            '{"schema": 1, "model": "other", "dimensions": 8, "metric": "cosine"}',
+        )
+        with pytest.raises(EmbeddingMismatchError, match="'other'"):
+            await db.search_memories("<0>")
+
+    with_space(scenario)
+
+
+def test_an_index_whose_fingerprint_is_lost_is_not_guessed_at(
+    with_space: Callable[[Scenario], None], redis_url: str
+) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        await db.add_memories([memory("m")])
+        await client.delete(db._layout.fingerprint_key)
+        async with create(ExactEmbeddings(), space="schema tests", url=redis_url) as other:
+            with pytest.raises(BackendError, match=r"fingerprint.* is missing"):
+                await other.count_memories()
+
+    with_space(scenario)
+
+
+async def _exhausted(db: RedisBackend) -> int:
+    return len([each async for each in db.iter_memories()])
