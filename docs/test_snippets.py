@@ -8,12 +8,17 @@ import inspect
 import os
 import re
 import subprocess
+import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "tools"))
+from redis_server import RedisServer, given_url  # noqa: E402
+
 PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
@@ -21,6 +26,16 @@ PAGES = [
     *sorted((ROOT / "examples").glob("*.md")),
 ]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    """A server for the snippets that are about Redis."""
+    if given := given_url():
+        yield given
+        return
+    with RedisServer() as server:
+        yield server.url
 
 
 def _blocks(page: Path, language: str) -> list[str]:
@@ -41,8 +56,12 @@ def test_the_pages_have_snippets() -> None:
 
 
 @pytest.mark.parametrize("page", _pages_with("python"), ids=_name)
-def test_python_snippets(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_snippets(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(tmp_path)
+    if page.parent.name == "backend-redis":
+        monkeypatch.setenv("REDIS_URL", request.getfixturevalue("redis_url"))
 
     names: dict[str, object] = {"__name__": "snippet"}
     with asyncio.Runner() as runner:

@@ -646,6 +646,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="a folder that keeps the data (a temporary one)")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # A shell's background jobs ignore it otherwise.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     keep = options.data is not None
     try:
         with RedisServer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -58,8 +59,17 @@ def with_space(redis_url: str) -> Callable[[Scenario], None]:
 # --- names and keys ----------------------------------------------------------------------------
 
 
+def test_no_key_of_a_space_begins_like_those_of_one_with_a_similar_name() -> None:
+    for one, other in itertools.permutations(SIMILAR_NAMES, 2):
+        nothing_is_shared(one, other)
+
+
 @given(one=NAMES, other=NAMES)
 def test_no_key_of_a_space_begins_like_those_of_another(one: str, other: str) -> None:
+    nothing_is_shared(one, other)
+
+
+def nothing_is_shared(one: str, other: str) -> None:
     first, second = Layout.of(one, one), Layout.of(other, other)
     if one == other:
         assert first == second

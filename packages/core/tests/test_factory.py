@@ -458,6 +458,28 @@ def test_missing_dependency_of_a_registered_backend(site: Site) -> None:
         assert "pip install --force-reinstall acme-memory" in text
 
 
+@pytest.fixture
+def _without_server_compat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the package that this workspace installs, as on a machine that has only the core."""
+
+    class Without:
+        def __init__(self, finder: Any) -> None:
+            self.finder = finder
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.finder, name)
+
+        def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+            if name.partition(".")[0] == "agent_memory_server":
+                return None
+            return self.finder.find_spec(name, path, target)
+
+    for name in [each for each in sys.modules if each.partition(".")[0] == "agent_memory_server"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [*map(Without, sys.meta_path)])
+
+
+@pytest.mark.usefixtures("_without_server_compat")
 @pytest.mark.parametrize("registered", [False, True])
 def test_missing_agent_memory_server(site: Site, registered: bool) -> None:
     site.module(
@@ -470,6 +492,7 @@ def test_missing_agent_memory_server(site: Site, registered: bool) -> None:
     assert "pip install agent-memory-server-compat" in text
 
 
+@pytest.mark.usefixtures("_without_server_compat")
 def test_path_into_the_missing_agent_memory_server(site: Site) -> None:
     text = message(
         BackendImportError,

@@ -162,7 +162,9 @@ class _Server(socketserver.ThreadingTCPServer):
 @contextmanager
 def running_engine() -> Iterator[int]:
     """Give the port of an engine in a process of its own, which ends afterwards."""
-    with subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, __file__]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
         try:
             yield int(process.stdout.readline())
@@ -304,4 +306,5 @@ def _distance(left: tuple[float, ...], right: tuple[float, ...]) -> float:
 if __name__ == "__main__":
     with _Server() as server:
         print(server.server_address[1], flush=True)  # noqa: T201 - the answer to whoever started it
-        server.serve_forever()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        sys.stdin.read()  # ends with whoever started it, however that ends

@@ -285,11 +285,10 @@ class TestWrong(ConformanceSuite):
 
 
 def test_a_verdict_is_refused_where_tests_are_distributed(run: Run) -> None:
-    distributed = 'def pytest_addoption(parser): parser.addoption("--dist", default="load")\n'
-    ran = run(CORRECT, "-k", "test_cnt_2", conftest=distributed)
+    ran = run(CORRECT, "-k", "test_cnt_2", "-n", "1")
     assert ran.code == 4
     assert "without -n" in ran.said
-    silent = run(CORRECT, "-k", "test_cnt_2", conftest=distributed, reported=False)
+    silent = run(CORRECT, "-k", "test_cnt_2", "-n", "1", reported=False)
     assert silent.code == 0
     assert "conformance" not in silent.said
 

@@ -111,7 +111,6 @@ class RedisBackend(Backend):
         self._ef_runtime = ef_runtime if vectors.algorithm == "hnsw" else None
         self._dimensions = dimensions
         self._client: Any = None
-        self._restoring = asyncio.Lock()
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -145,6 +144,7 @@ class RedisBackend(Backend):
         stored = await self._prepare(fingerprint)
         if stored == fingerprint:
             await self._warn_of_eviction()
+            self._commands.trust()
         return stored
 
     async def _close(self) -> None:
@@ -237,8 +237,7 @@ class RedisBackend(Backend):
         """Make the index anew that a query has not found."""
         fingerprint = self._fingerprint
         assert fingerprint is not None
-        async with self._restoring:
-            stored = await self._prepare(fingerprint)
+        stored = await self._prepare(fingerprint)
         if stored != fingerprint:
             raise EmbeddingMismatchError(
                 f"the space {self.space!r} was made anew by others, for vectors of "

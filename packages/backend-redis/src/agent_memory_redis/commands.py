@@ -20,6 +20,8 @@ _T = TypeVar("_T")
 
 Command = Sequence[Any]
 
+_ATTEMPTS = 4
+"""How often a query is asked that finds no index, or one that was just being made."""
 _CURSORS = 8
 """How many cursors a handle opens at once; the engine allows 128 on an index."""
 _CURSOR_ROWS = 1_000
@@ -32,8 +34,9 @@ class Commands:
 
     Args:
         client: the client.
-        restore: makes the index anew. Called when a query finds none, as after the server was
-            restarted without its data, or emptied; the query is asked again then.
+        restore: makes the index anew, and returns when it is whole. Called when a query finds
+            none, as after the server was restarted without its data, or emptied; that query and
+            all that were asked meanwhile are asked again then.
     """
 
     def __init__(
@@ -43,6 +46,14 @@ class Commands:
         self._restore = restore
         self.is_cluster = isinstance(client, RedisCluster)
         self._cursors = asyncio.Semaphore(_CURSORS)
+        self._restoring = asyncio.Lock()
+        self._indexes_made = 0
+        self._trusted = 0
+        """How many connections there had been when the index was last seen to be whole."""
+
+    def trust(self) -> None:
+        """Remember that the index is whole, seen by the connections made so far."""
+        self._trusted = self._client.connected
 
     async def one(self, *command: Any) -> Any:
         """Send one command and return its reply."""
@@ -73,13 +84,29 @@ class Commands:
             return await self._with_index(lambda: self._all_rows(index, aggregation))
 
     async def _with_index(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        try:
-            return await ask()
-        except exceptions.ResponseError as error:
-            if not is_missing_index(error):
-                raise
-        await self._restore()
-        return await ask()
+        """Return what is answered once there is a whole index to answer from."""
+        attempts_left = _ATTEMPTS
+        while True:
+            async with self._restoring:  # an index in the making answers with what it has so far
+                # Behind a new connection may be a server that has restarted or was promoted, and
+                # makes its index just now.
+                while self._trusted != (connected := self._client.connected):
+                    await self._restore()
+                    self._trusted = connected
+                made = self._indexes_made
+            try:
+                answer = await ask()
+            except exceptions.ResponseError as error:
+                attempts_left -= 1
+                if not is_missing_index(error) or not attempts_left:
+                    raise
+                async with self._restoring:
+                    if made == self._indexes_made:
+                        self._indexes_made += 1
+                        await self._restore()
+            else:
+                if made == self._indexes_made and self._trusted == self._client.connected:
+                    return answer
 
     async def _queries(self, commands: Sequence[Command]) -> Sequence[Any]:
         if len(commands) == 1:

@@ -72,7 +72,7 @@ def connect(settings: ConnectionSettings) -> Redis | RedisCluster:
             else _WaitingPool(**options)
         )
         # No I/O, but redis-py checks what the URL asks for.
-        pool.make_connection()  # type: ignore[no-untyped-call]
+        pool.make_connection()
     except TypeError as error:
         named = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if named is None:
@@ -207,6 +207,16 @@ class _WaitingPool(ConnectionPool):
         self._pool_timeout = pool_timeout
         self._policy = policy
         self._free = asyncio.Semaphore(self.max_connections)
+        self.connected = 0
+        """How many connections were made so far: behind a new one may be another server."""
+
+    def make_connection(self) -> AbstractConnection:
+        connection: AbstractConnection = super().make_connection()  # type: ignore[no-untyped-call]
+        connection.register_connect_callback(self._count)  # type: ignore[no-untyped-call]
+        return connection
+
+    def _count(self, _: AbstractConnection) -> None:
+        self.connected += 1
 
     async def get_connection(
         self, command_name: Any = None, *keys: Any, **options: Any
@@ -266,6 +276,12 @@ class _Client(Redis):
         self.auto_close_connection_pool = True
         self._policy = policy
 
+    @property
+    def connected(self) -> int:
+        """How many connections were made so far."""
+        made: int = self.connection_pool.connected  # type: ignore[attr-defined]
+        return made
+
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         execute = super().execute_command
 
@@ -320,6 +336,9 @@ class _Slots:
 
 class _ClusterClient(RedisCluster):
     """redis-py's cluster client with a bounded number of calls and our policy of retrying."""
+
+    connected = 0
+    """Not counted: each of its nodes has connections of its own."""
 
     def __init__(self, slots: _Slots, policy: _RetryPolicy, **options: Any) -> None:
         super().__init__(**options)
