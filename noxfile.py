@@ -134,8 +134,8 @@ subprocess.run([sys.executable, "-m", "pytest", "-q", *chosen], check=True)
 ]
 """Who installs which wheels, and what must work for them then."""
 TEST_TOOLS = ["jsonschema>=4.18", "pip", "pytest>=8.1", "pytest-xdist>=3.6"]
-ALONE = "no_call_blocks"
-"""Tests of how long the event loop is held up: they need the machine for themselves."""
+ALONE = "(no_call_blocks or test_redis_failover)"
+"""Tests of how long something takes that need the machine for themselves."""
 
 
 @nox.session
