@@ -198,8 +198,8 @@ def conformance(session: nox.Session) -> None:
                 f"redis-{algorithm}",
                 "redis", "--option", f"url={server.url}", "--option", f"algorithm={algorithm}",
                 "--network", f"127.0.0.1:{server.port}",
-                "--through", "url=redis://{host}:{port}", "--through", "timeout=0.5",
-                "--through", "connect_timeout=0.3",
+                "--through", "url=redis://{host}:{port}", "--through", "timeout:=0.5",
+                "--through", "connect_timeout:=0.3",
             )  # fmt: skip
     with (folder / "matrix.md").open("w") as matrix:
         session.run(

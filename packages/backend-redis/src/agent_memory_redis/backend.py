@@ -511,14 +511,14 @@ def _checked_algorithm(name: str, value: object) -> Literal["hnsw", "flat"]:
 
 
 def _checked_dimensions(name: str, value: object) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)
     number = _checked_number(name, value, 1, 32_768)
     assert number is not None
     return number
 
 
 def _checked_number(name: str, value: object, least: int, most: int) -> int | None:
-    if isinstance(value, str) and value.isascii() and value.isdigit():  # as from a command line
-        value = int(value)
     if value is not None and (type(value) is not int or not least <= value <= most):
         raise _invalid(name, value, f"a whole number from {least} to {most}")
     return value

@@ -76,9 +76,7 @@ class ConnectionSettings:
             value = options.pop(name, None)
             given = os.environ.get(variable)
             if value is not None:
-                # A command line has no other way to give a number.
-                is_number = isinstance(value, str) and name != "url"
-                values[name] = _number(name, value) if is_number else value
+                values[name] = value
             elif given:
                 values[name] = given if name == "url" else _number(name, given)
         return cls(**values, **options)
