@@ -232,6 +232,11 @@ def _test(session: nox.Session) -> None:
     session.run("pytest", "-k", ALONE)
 
 
+def _just_built() -> list[str]:
+    """Options that keep uv from taking ours from its cache, where an earlier build may lie."""
+    return [f"--refresh-package={name}" for name in PACKAGES.values()]
+
+
 @nox.session
 def wheels(session: nox.Session) -> None:
     """Build every distribution, check it, and use the wheels in clean environments."""
@@ -252,7 +257,7 @@ def wheels(session: nox.Session) -> None:
         bin_folder = environment / ("Scripts" if os.name == "nt" else "bin")
         session.run(
             "uv", "pip", "install", "--quiet", "--python", str(bin_folder / "python"),
-            "--find-links", str(dist), *wheels_, external=True,
+            "--find-links", str(dist), *_just_built(), *wheels_, external=True,
         )  # fmt: skip
         with RedisServer() as server, session.chdir(environment):  # outside the source tree
             session.run(
