@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import subprocess
 import sys
 from importlib import import_module
-from types import ModuleType
 
 import pytest
 
@@ -46,24 +46,36 @@ BUILTIN = {
 }
 
 
-LATE = {"LiteLLMEmbeddings", "LocalEmbeddings"}
-"""Imported when they are first asked for."""
-
-
-def test_all_names_exactly_what_is_exported() -> None:
-    exported = {
-        name
-        for name, value in vars(agent_memory).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+def test_all_names_what_is_exported_and_where_it_lives() -> None:
+    tree = ast.parse(inspect.getsource(agent_memory))
+    imported = {
+        alias.name: f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("agent_memory.")
+        for alias in node.names
     }
-    assert exported | LATE == set(agent_memory.__all__)
-    assert all(getattr(agent_memory, name).__name__ == name for name in LATE)
+    assert set(imported) == set(agent_memory.__all__)
+    for name, value in PUBLIC:
+        module, _, attribute = imported[name].rpartition(".")
+        assert getattr(import_module(module), attribute) is value
+        assert vars(agent_memory)[name] is value  # found at once from the second time on
     assert sorted(agent_memory.__all__) == agent_memory.__all__
     assert len(set(agent_memory.__all__)) == len(agent_memory.__all__)
+    assert set(agent_memory.__all__) <= set(dir(agent_memory))
+
+
+def test_other_names_do_not_exist() -> None:
+    for name in ("nothing", "Any", "pydantic"):  # the latter two stand in modules that are searched
+        with pytest.raises(AttributeError, match=f"'agent_memory' has no attribute '{name}'"):
+            getattr(agent_memory, name)
 
 
 def test_importing_it_loads_no_engine_no_model_and_no_numpy() -> None:
-    program = "import sys, json, agent_memory; print(json.dumps(sorted(sys.modules)))"
+    # With every name but those of the embeddings, which bring what they need.
+    names = ", ".join(set(agent_memory.__all__) - {"LiteLLMEmbeddings", "LocalEmbeddings"})
+    program = (
+        f"import sys, json; from agent_memory import {names}; print(json.dumps([*sys.modules]))"
+    )
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True
     )
