@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agent_memory import MemoryRecord
 from agent_memory_inmemory import engine
@@ -16,16 +17,19 @@ from agent_memory_inmemory.records import (
     COLUMNS,
     RARE_COLUMNS,
     RARE_DEFAULTS,
-    from_columns,
+    USUAL_COLUMNS,
+    all_columns,
+    from_rows,
+    is_usual,
     list_from_json,
-    rare_columns,
     usual_columns,
 )
 from agent_memory_testkit.strategies import records
 
 
 def _columns(record: MemoryRecord) -> tuple[Any, ...]:
-    return (*usual_columns(record), *(rare_columns(record) or RARE_DEFAULTS))
+    [values] = zip(*all_columns([record]), strict=True)
+    return tuple(values)
 
 
 @given(records())
@@ -36,11 +40,21 @@ def test_a_record_comes_back_equal_from_sqlite(record: MemoryRecord) -> None:
         values = connection.execute(f"SELECT {marks}", _columns(record)).fetchone()
     finally:
         connection.close()
-    back = from_columns(values)
+    [back] = from_rows([values])
     assert back == record
     assert back.model_dump_json() == record.model_dump_json()  # which tells -0.0 from 0.0
     assert type(back.pinned) is bool
     assert all(each is None or each.tzinfo is UTC for each in (back.event_date, back.created_at))
+
+
+@given(st.lists(records(), max_size=4))
+def test_only_what_the_defaults_stand_for_is_left_out(many: list[MemoryRecord]) -> None:
+    rows = list(zip(*all_columns(many), strict=True))
+    for record, values in zip(many, rows, strict=True):
+        assert is_usual(record) == (values[len(USUAL_COLUMNS) :] == RARE_DEFAULTS)
+    assert [row[: len(USUAL_COLUMNS)] for row in rows] == list(
+        zip(*usual_columns(many), strict=True)
+    )
 
 
 @settings(max_examples=25)
@@ -69,8 +83,9 @@ def test_times_are_microseconds_since_1970() -> None:
 
 def test_the_defaults_are_those_of_a_new_record_and_of_the_table() -> None:
     record = MemoryRecord(id="a", text="a")
-    assert rare_columns(record) is None
-    assert from_columns((*usual_columns(record), *RARE_DEFAULTS)) == record
+    assert is_usual(record)
+    [usual] = zip(*usual_columns([record]), strict=True)
+    assert from_rows([(*usual, *RARE_DEFAULTS)]) == [record]
     connection = sqlite3.connect(":memory:")
     try:
         connection.executescript(engine._SCHEMA)
@@ -87,5 +102,5 @@ def test_the_defaults_are_those_of_a_new_record_and_of_the_table() -> None:
 
 def test_a_list_is_json_as_the_encoder_writes_it() -> None:
     topics = ["plain", 'quo"te', "back\\slash", "\n\x00\x1f\x7f", "é 😀 \u2028", "[1, 2]"]
-    text = usual_columns(MemoryRecord(id="a", text="a", topics=topics))[6]
+    [text] = usual_columns([MemoryRecord(id="a", text="a", topics=topics)])[6]
     assert text == json.dumps(topics, ensure_ascii=False)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from agent_memory import InvalidArgumentError, MemoryRecord, MemoryRecordResult, MemoryTypeEnum
-from agent_memory.intake import _copy_if_plain, stored_form
+from agent_memory.intake import _copies_if_plain, stored_forms
 
 
 class _Text(str):
@@ -73,9 +73,9 @@ def test_a_record_changed_behind_the_validators_is_stored_as_they_would_have_it(
         should = MemoryRecord.model_validate(record.__dict__)
     except ValidationError:
         with pytest.raises(InvalidArgumentError, match="became invalid"):
-            stored_form(record)
+            stored_forms([record])
         return
-    got = stored_form(record)
+    [got] = stored_forms([record])
     assert got.memory_hash == should.compute_hash()
     assert got == should.model_copy(update={"memory_hash": got.memory_hash})
     for name, value in got.__dict__.items():
@@ -93,9 +93,10 @@ def test_what_an_ordinary_record_holds_needs_no_validator() -> None:
         event_date=_MOMENT,
         memory_type=MemoryTypeEnum.EPISODIC,
     )
-    copy = _copy_if_plain(record)
-    assert copy == record
-    assert copy is not None
+    copies = _copies_if_plain([record])
+    assert copies == [record]
+    assert copies is not None
+    [copy] = copies
     for name in ("topics", "metadata", "extraction_strategy_config"):
         assert getattr(copy, name) is not getattr(record, name)
 
@@ -104,12 +105,12 @@ def test_what_an_ordinary_record_holds_needs_no_validator() -> None:
 def test_a_record_without_one_of_its_fields_is_left_to_the_validators(missing: str) -> None:
     record = MemoryRecord(id="a", text="a")
     del record.__dict__[missing]
-    assert _copy_if_plain(record) is None
+    assert _copies_if_plain([record]) is None
     record.__dict__["another"] = 1
     with pytest.raises(InvalidArgumentError, match="another"):
-        stored_form(record)
+        stored_forms([record])
 
 
 def test_a_result_is_stored_as_a_plain_record() -> None:
     found = MemoryRecordResult(id="a", text="a", dist=0.5, score=0.5)
-    assert type(stored_form(found)) is MemoryRecord
+    assert [type(each) for each in stored_forms([found])] == [MemoryRecord]

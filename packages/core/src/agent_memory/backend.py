@@ -45,7 +45,7 @@ from agent_memory.errors import (
     UnsupportedCapabilityError,
 )
 from agent_memory.filters import Expression, FilterArguments
-from agent_memory.intake import latest, require_records, stored_form
+from agent_memory.intake import latest, require_records, stored_forms
 from agent_memory.keywords import NO_KEYWORDS, parse_keywords
 from agent_memory.models import (
     MemoryRecord,
@@ -335,7 +335,8 @@ class Backend(MemoryVectorDatabase):
     async def _embed_query(self, text: str) -> Vector:
         with _embedding_errors(self.embeddings):
             vector = await self.embeddings.aembed_query(text)
-        return self._packed([vector], [text])[0]
+        # An array becomes a matrix of one row, which is checked as a whole.
+        return self._packed(vector[None] if _is_array(vector) else [vector], [text])[0]
 
     def _packed(self, vectors: Any, texts: Sequence[str]) -> list[Vector]:
         assert self._fingerprint is not None
@@ -564,7 +565,7 @@ class Backend(MemoryVectorDatabase):
 
 async def _copied(memories: Sequence[MemoryRecord]) -> list[MemoryRecord]:
     require_records(memories)
-    return await _offload(len(memories), lambda: [stored_form(each) for each in memories])
+    return await _offload(len(memories), lambda: stored_forms(memories))
 
 
 # --- shaping of answers ------------------------------------------------------------------------
@@ -583,6 +584,10 @@ def _page(
 
 def _described(fingerprint: Fingerprint) -> str:
     return f"{fingerprint.model!r}, {fingerprint.dimensions} dimensions, {fingerprint.metric.value}"
+
+
+def _is_array(vector: Any) -> bool:
+    return getattr(vector, "ndim", None) == 1
 
 
 @contextmanager

@@ -7,7 +7,7 @@ or ranked does not.
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import cache
@@ -196,12 +196,15 @@ class MemoryRecord(BaseModel):
     def compute_hash(self) -> str:
         """Return the sha256, in hex, of the fields that make two memories the same (rule REC-4)."""
         # As json.dumps(..., sort_keys=True) has it, written out: every record stored needs one.
-        session_id, user_id, namespace = self.session_id, self.user_id, self.namespace
+        # Out of the dict, as attributes of models take twice as long.
+        fields = self.__dict__
+        session_id, user_id = fields["session_id"], fields["user_id"]
+        namespace = fields["namespace"]
         identity = (
-            f'{{"memory_type": {_encoded(self.memory_type)}, '
+            f'{{"memory_type": {_encoded(fields["memory_type"])}, '
             f'"namespace": {"null" if namespace is None else _encoded(namespace)}, '
             f'"session_id": {"null" if session_id is None else _encoded(session_id)}, '
-            f'"text": {_encoded(self.text)}, '
+            f'"text": {_encoded(fields["text"])}, '
             f'"user_id": {"null" if user_id is None else _encoded(user_id)}}}'
         )
         return hashlib.sha256(identity.encode()).hexdigest()
@@ -213,14 +216,30 @@ class MemoryRecord(BaseModel):
         For backends, on the way out: `model_construct` does the same at five times the cost. The
         record takes ``fields`` over; do not change it afterwards.
         """
-        record = cls.__new__(cls)
-        set_attribute = object.__setattr__
-        set_attribute(record, "__dict__", fields)
-        # One set for all: whatever is assigned later, every field is in it already.
-        set_attribute(record, "__pydantic_fields_set__", _every_field(cls))
-        set_attribute(record, "__pydantic_extra__", None)
-        set_attribute(record, "__pydantic_private__", None)
-        return record
+        return cls.all_from_trusted((fields,))[0]
+
+    @classmethod
+    def all_from_trusted(cls, many: Iterable[dict[str, Any]]) -> list[Self]:
+        """Return a record for each of ``many``, as `from_trusted` does in half the time."""
+        new, every_field = cls.__new__, _every_field(cls)
+        records = []
+        for fields in many:
+            record = new(cls)
+            # By the slots themselves: setting them by name takes twice as long.
+            _set_dict(record, fields)
+            # One set for all: whatever is assigned later, every field is in it already.
+            _set_fields_set(record, every_field)
+            _set_extra(record, None)
+            _set_private(record, None)
+            records.append(record)
+        return records
+
+
+_set_dict = BaseModel.__dict__["__dict__"].__set__
+_set_fields_set, _set_extra, _set_private = (
+    BaseModel.__dict__[f"__pydantic_{name}__"].__set__
+    for name in ("fields_set", "extra", "private")
+)
 
 
 @cache
