@@ -72,9 +72,9 @@ def _blocks(page: Path, language: str) -> list[str]:
 def _python(page: Path) -> list[Snippet]:
     found = _BLOCK.findall(page.read_text())
     snippets = []
-    for (kind, text, followed), (_, after, _) in zip(found, [*found[1:], ("", "", "")], strict=True):
+    for (kind, text, followed), (_, below, _) in pairwise([*found, ("", "", "")]):
         if kind == "python":
-            snippets.append(Snippet(text, after if followed else None))
+            snippets.append(Snippet(text, below if followed else None))
     return snippets
 
 
