@@ -25,7 +25,7 @@ OUTSIDE = [
     "CONTRIBUTING.md",
     "LICENSE",
     "benchmarks/README.md",
-    "benchmarks/behaviour.py",
+    "benchmarks/behaviour*.py",
     "examples/*.md",
     "examples/*.py",
     "packages/*/README.md",
