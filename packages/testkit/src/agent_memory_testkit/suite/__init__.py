@@ -29,8 +29,6 @@ class ConformanceSuite(
 ):
     """Subclass it in a test module, and pytest runs every rule against your backend.
 
-    ::
-
         class TestConformance(ConformanceSuite):
             profile = Profile("my_backend", off={"hybrid_search": Unsupported("no words index")})
 
