@@ -17,7 +17,7 @@ nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
-nox.options.sessions = ["lint", "types", "tests", "wheels", "demo"]
+nox.options.sessions = ["lint", "types", "tests", "wheels", "demo", "docs"]
 
 ROOT = Path(__file__).parent
 sys.path.append(str(ROOT / "tools"))
@@ -275,6 +275,26 @@ def demo(session: nox.Session) -> None:
     """The main job, as the README's first command runs it."""
     session.install("packages/core[cli,local]", "packages/backend-inmemory")
     session.run("agent-memory", "demo", env={"MEMORY_VECTOR_DB_FACTORY": "", "NO_COLOR": "1"})
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site of the documentation into site/; any broken link or reference fails it."""
+    session.install(
+        # MkDocs 2 has no plugins, and Material is made for MkDocs 1.
+        "mkdocs>=1.6.1,<2", "mkdocs-material>=9.7", "mkdocstrings[python]>=1.0.8", "ruff>=0.9",
+    )  # fmt: skip
+    session.run("mkdocs", "build", "--strict", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
+def behaviour(session: nox.Session) -> None:
+    """Ask other stores the questions of the page that compares them, and print what they answer."""
+    session.install("-r", "benchmarks/behaviour-requirements.txt", *EVERYTHING)
+    with RedisServer() as server:
+        session.run(
+            "python", "benchmarks/behaviour.py", *session.posargs, env={"REDIS_URL": server.url}
+        )
 
 
 @nox.session

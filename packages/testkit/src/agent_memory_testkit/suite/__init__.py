@@ -29,7 +29,7 @@ class ConformanceSuite(
 ):
     """Subclass it in a test module, and pytest runs every rule against your backend.
 
-    ::
+    For example:
 
         class TestConformance(ConformanceSuite):
             profile = Profile("my_backend", off={"hybrid_search": Unsupported("no words index")})
