@@ -326,7 +326,9 @@ def test_the_page_of_nothing_says_so() -> None:
 
 
 def test_the_matrix_has_a_row_for_each_rule_and_a_column_for_each_backend() -> None:
-    lines = matrix_of([example(), whole(judged(Profile("last")))]).splitlines()
+    reports = {"first": example(), "by-file": whole(judged(Profile("last")))}
+    lines = matrix_of(reports).splitlines()
+    assert lines[2].endswith(" | by-file |")
     rows = {line.split()[1]: line for line in lines if line.startswith("| ")}
     assert set(RULES) | set(WHOLE) <= rows.keys()
     assert rows["DEL-1"].endswith("| pass | **FAIL** | *not run* | pass |")

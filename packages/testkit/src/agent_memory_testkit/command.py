@@ -421,11 +421,18 @@ def _exit_code(report: Report | None, *, strict: bool) -> int:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
 def matrix(files: tuple[Path, ...]) -> None:
-    """Print the reports in FILEs side by side, as Markdown: a row for each rule."""
+    """Print the reports in FILEs side by side, as Markdown: a row for each rule.
+
+    Columns are named after the files, by their whole paths if the names alone are not unique.
+    """
     from agent_memory_testkit.matrix import matrix_of
 
     try:
-        reports = [read_report(file) for file in files]
+        stems = {file.stem for file in files}
+        reports = {
+            file.stem if len(stems) == len(files) else str(file): read_report(file)
+            for file in files
+        }
     except (OSError, InvalidArgumentError) as error:
         raise click.UsageError(str(error)) from None
     click.echo(matrix_of(reports), nl=False)

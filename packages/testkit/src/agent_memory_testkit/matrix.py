@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from agent_memory_testkit.report import BackendReport, Report, Status
 
@@ -16,24 +16,35 @@ _SHOWN: dict[Status, str] = {
 _UNKNOWN = "*not in this report*"
 
 
-def matrix_of(reports: Sequence[Report]) -> str:
-    """Return the backends of all reports side by side, as Markdown."""
-    columns = [(report, backend) for report in reports for backend in report.backends]
-    backends = [backend for _, backend in columns]
-    lines = ["# Conformance of backends", "", *_table(["", *map(_heading, backends)], [
+def matrix_of(reports: Mapping[str, Report]) -> str:
+    """Return the backends of all reports side by side, as Markdown.
+
+    Args:
+        reports: by the names that stand above their columns; two reports of one backend are told
+            apart by them. A report of several backends is named after each of those.
+    """
+    columns = [
+        (name if len(report.backends) == 1 else backend.name, report, backend)
+        for name, report in reports.items()
+        for backend in report.backends
+    ]
+    backends = [backend for _, _, backend in columns]
+    headings = [_escaped(name) for name, _, _ in columns]
+    lines = ["# Conformance of backends", "", *_table(["", *headings], [
         ["**result**", *(f"**{each.result}**" for each in backends)],
         ["rules that pass", *(f"{each.count('pass')} of {len(each.rules)}" for each in backends)],
+        ["backend", *(_escaped(each.versioned) for each in backends)],
         ["engine", *(_versions(each.engine_versions) for each in backends)],
         ["metric", *(each.metric for each in backends)],
-        ["agent-memory", *(report.core.version for report, _ in columns)],
-        ["kit", *(f"{report.kit.version}, {report.effort}" for report, _ in columns)],
-        ["Python", *(report.python for report, _ in columns)],
-        ["date", *(f"{report.started:%Y-%m-%d}" for report, _ in columns)],
+        ["agent-memory", *(report.core.version for _, report, _ in columns)],
+        ["kit", *(f"{report.kit.version}, {report.effort}" for _, report, _ in columns)],
+        ["Python", *(report.python for _, report, _ in columns)],
+        ["date", *(f"{report.started:%Y-%m-%d}" for _, report, _ in columns)],
     ])]  # fmt: skip
     for group, ids in _groups(backends).items():
         rows = [[f"{rule} {says}", *(_cell(each, rule) for each in backends)] for rule, says in ids]
-        lines += ["", f"## {group}", "", *_table(["rule", *map(_heading, backends)], rows)]
-    if notes := list(_notes(backends)):
+        lines += ["", f"## {group}", "", *_table(["rule", *headings], rows)]
+    if notes := list(_notes(zip(headings, backends, strict=True))):
         lines += ["", "## Why not", "", *notes]
     return "\n".join(lines) + "\n"
 
@@ -53,19 +64,15 @@ def _cell(backend: BackendReport, rule: str) -> str:
     return _UNKNOWN if status is None else _SHOWN[status]
 
 
-def _notes(backends: Iterable[BackendReport]) -> Iterable[str]:
-    """Yield for each backend why rules of it are unsupported or were not run."""
-    for backend in backends:
+def _notes(columns: Iterable[tuple[str, BackendReport]]) -> Iterable[str]:
+    """Yield for each column why rules of it are unsupported or were not run."""
+    for heading, backend in columns:
         reasons: dict[str, list[str]] = {}
         for each in backend.rules:
             if each.status in ("unsupported", "not run"):
                 reasons.setdefault(f"{each.status}: {each.reason}", []).append(each.id)
         for reason, ids in reasons.items():
-            yield f"- {_escaped(backend.name)}: {', '.join(ids)} {_escaped(reason)}"
-
-
-def _heading(backend: BackendReport) -> str:
-    return _escaped(backend.versioned)
+            yield f"- {heading}: {', '.join(ids)} {_escaped(reason)}"
 
 
 def _versions(versions: dict[str, str]) -> str:
