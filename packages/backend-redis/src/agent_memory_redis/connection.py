@@ -405,6 +405,13 @@ class _ClusterClient(RedisCluster):
 
         return await self._policy.run(attempt, partial(_may_repeat, args[0]))
 
+    def learn_the_nodes_anew(self) -> None:
+        """Make the next call ask which nodes there are, as redis-py does after a failed command.
+
+        After a failed pipeline it does so only if it is to try again itself.
+        """
+        self._initialize = True
+
     def pipeline(self, transaction: Any = None, shard_hint: Any = None) -> ClusterPipeline:
         if shard_hint is not None:
             raise NotImplementedError("a cluster's pipeline has no shard_hint")
@@ -417,8 +424,12 @@ class _ClusterPipeline(ClusterPipeline):
     ) -> list[Any]:
         client = self.cluster_client
         assert isinstance(client, _ClusterClient)
-        async with client.slots.held():
-            return await super().execute(raise_on_error, allow_redirections)
+        try:
+            async with client.slots.held():
+                return await super().execute(raise_on_error, allow_redirections)
+        except RedisCluster.ERRORS_ALLOW_RETRY:
+            client.learn_the_nodes_anew()
+            raise
 
 
 def _cluster(
