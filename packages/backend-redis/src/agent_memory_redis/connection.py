@@ -285,10 +285,13 @@ class _SentinelPool(_WaitingPool, SentinelConnectionPool):
     async def _welcome(self, connection: AbstractConnection) -> None:
         # A Sentinel that is not up to date may name a server that is a replica by now. HELLO says
         # so, and may be called by users who may call nothing else.
-        await connection.send_command("HELLO")
-        if _pairs(await connection.read_response())[b"role"] != b"master":
-            await connection.disconnect()
-            raise exceptions.ConnectionError("the server that Sentinel names is a replica")
+        try:
+            await connection.send_command("HELLO")
+            if _pairs(await connection.read_response())[b"role"] != b"master":
+                raise exceptions.ConnectionError("the server that Sentinel names is a replica")
+        except exceptions.RedisError:
+            await connection.disconnect()  # otherwise it would count as connected
+            raise
         await super()._welcome(connection)
 
     async def release(self, connection: AbstractConnection) -> None:
