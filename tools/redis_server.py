@@ -455,7 +455,7 @@ class RedisServer:
                 self.run("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
                 self._await(lambda: "cluster_state:ok" in self.run("CLUSTER", "INFO"))
             if replica_of is not None:
-                self._await(lambda: "master_link_status:up" in self.run("INFO", "replication"))
+                self._await_link()
         except BaseException:
             self.stop()
             raise
@@ -513,9 +513,15 @@ class RedisServer:
         assert self._process is not None, "the server is not running"
         self._process.wait()
 
-    def restart(self) -> None:
-        """Start the server, on the data that there are; the running one is shut down first."""
+    def restart(self, *, replica_of: RedisServer | None = None) -> None:
+        """Start the server, on the data that there are; the running one is shut down first.
+
+        With ``replica_of`` it comes back as a replica, and is never seen as a primary.
+        """
         self._end(signal.SIGTERM)
+        if replica_of is not None:
+            with self._config.open("a") as config:
+                config.write(f"replicaof 127.0.0.1 {replica_of.port}\n")
         seen = len(self.log)
         arguments = [str(self._config), *(["--sentinel"] if self._sentinel else [])]
         command = self._program.command(self._name, self.data, arguments)
@@ -533,6 +539,8 @@ class RedisServer:
             )
         started = "Sentinel ID is" if self._sentinel else "Ready to accept connections unix"
         self._await(lambda: started in self.log[seen:])
+        if replica_of is not None:
+            self._await_link()
 
     def kill(self) -> None:
         """End it as a crash would: without a chance to write anything."""
@@ -564,6 +572,9 @@ class RedisServer:
                 self._end(signal.SIGKILL)
                 raise NoRedisError(f"the Redis server did not start:\n{self.log[-4000:]}")
             time.sleep(0.01)
+
+    def _await_link(self) -> None:
+        self._await(lambda: "master_link_status:up" in self.run("INFO", "replication"))
 
     def _signal(self, number: int) -> None:
         assert self._process is not None, "the server is not running"

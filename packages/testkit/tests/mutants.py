@@ -927,6 +927,18 @@ class RanksOnlyWhatHoldsTheWords(ReferenceDatabase):
         return [each for each in hits if each.entry.record.id in words]
 
 
+@planted("SRCH-8")
+class WeighsWordsByTheBestOfTheSpace(ReferenceDatabase):
+    """The best match of the words has 1.0 in hybrid search, also where a filter leaves it out."""
+
+    def _by_both(
+        self, entries: Sequence[Entry], vector: tuple[float, ...], query: str, alpha: float
+    ) -> list[Hit]:
+        inside = {each.record.id for each in entries}
+        hits = super()._by_both([*self._entries.values()], vector, query, alpha)
+        return [each for each in hits if each.entry.record.id in inside]
+
+
 # --- recency -------------------------------------------------------------------------------------
 
 

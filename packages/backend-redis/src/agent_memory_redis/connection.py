@@ -20,7 +20,11 @@ from redis.asyncio import Redis, Sentinel
 from redis.asyncio.cluster import ClusterNode, ClusterPipeline, RedisCluster
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.asyncio.sentinel import (
+    MasterNotFoundError,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+)
 from redis.backoff import FullJitterBackoff, NoBackoff
 
 from agent_memory_redis.errors import (
@@ -212,10 +216,10 @@ class _WaitingPool(ConnectionPool):
 
     def make_connection(self) -> AbstractConnection:
         connection: AbstractConnection = super().make_connection()  # type: ignore[no-untyped-call]
-        connection.register_connect_callback(self._count)  # type: ignore[no-untyped-call]
+        connection.register_connect_callback(self._welcome)  # type: ignore[no-untyped-call]
         return connection
 
-    def _count(self, _: AbstractConnection) -> None:
+    async def _welcome(self, connection: AbstractConnection) -> None:
         self.connected += 1
 
     async def get_connection(
@@ -244,8 +248,58 @@ class _WaitingPool(ConnectionPool):
             self._free.release()
 
 
+class _Sentinels(Sentinel):
+    """Sentinels, asked for the primary such that a failover cannot lead back to the old one.
+
+    While one is going on, their tables (SENTINEL MASTERS) name the old primary until the last
+    replica follows the new one. An old one that is back by then looks sound, takes writes, and
+    loses them when it becomes a replica. SENTINEL GET-MASTER-ADDR-BY-NAME knows better.
+    """
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        unreachable: list[str] = []
+        for place, sentinel in enumerate(self.sentinels):
+            try:
+                states: Any = await sentinel.sentinel_masters()
+                named: Any = await sentinel.sentinel_get_master_addr_by_name(
+                    service_name, return_responses=True
+                )
+            except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+                unreachable.append(str(error))
+                continue
+            state = states.get(service_name)
+            if state is None or named is None:
+                continue
+            host, port = named[0].decode(), int(named[1])
+            # The later answer counts. A server that it names anew was up when it was promoted.
+            moved = (host, port) != (state["ip"], state["port"])
+            if moved or self.check_master_state(state, service_name):
+                self.sentinels.insert(0, self.sentinels.pop(place))  # it is asked first from now on
+                return host, port
+        raise MasterNotFoundError(f"no primary {service_name!r}: {', '.join(unreachable)}")
+
+
 class _SentinelPool(_WaitingPool, SentinelConnectionPool):
     """The connections to the server that the Sentinels call the primary."""
+
+    async def _welcome(self, connection: AbstractConnection) -> None:
+        # A Sentinel that is not up to date may name a server that is a replica by now. HELLO says
+        # so, and may be called by users who may call nothing else.
+        try:
+            await connection.send_command("HELLO")
+            if _pairs(await connection.read_response())[b"role"] != b"master":
+                raise exceptions.ConnectionError("the server that Sentinel names is a replica")
+        except exceptions.RedisError:
+            await connection.disconnect()  # otherwise it would count as connected
+            raise
+        await super()._welcome(connection)
+
+    async def release(self, connection: AbstractConnection) -> None:
+        # In use while the primary moved: it leads to the old one.
+        assert isinstance(connection, SentinelManagedConnection)
+        if self.master_address != (connection.host, connection.port):
+            connection.mark_for_reconnect()  # type: ignore[no-untyped-call]
+        await super().release(connection)
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         try:
@@ -302,7 +356,7 @@ def _sentinel_pool(target: Target, options: dict[str, Any]) -> _SentinelPool:
     if target.tls:
         options = {**options, "ssl": True}
         shared["ssl"] = True
-    sentinel = Sentinel(list(target.hosts), sentinel_kwargs=shared)  # type: ignore[no-untyped-call]
+    sentinel = _Sentinels(list(target.hosts), sentinel_kwargs=shared)  # type: ignore[no-untyped-call]
     return _SentinelPool(service_name=target.service, sentinel_manager=sentinel, **options)
 
 
@@ -354,6 +408,13 @@ class _ClusterClient(RedisCluster):
 
         return await self._policy.run(attempt, partial(_may_repeat, args[0]))
 
+    def learn_the_nodes_anew(self) -> None:
+        """Make the next call ask which nodes there are, as redis-py does after a failed command.
+
+        After a failed pipeline it does so only if it is to try again itself.
+        """
+        self._initialize = True
+
     def pipeline(self, transaction: Any = None, shard_hint: Any = None) -> ClusterPipeline:
         if shard_hint is not None:
             raise NotImplementedError("a cluster's pipeline has no shard_hint")
@@ -366,8 +427,12 @@ class _ClusterPipeline(ClusterPipeline):
     ) -> list[Any]:
         client = self.cluster_client
         assert isinstance(client, _ClusterClient)
-        async with client.slots.held():
-            return await super().execute(raise_on_error, allow_redirections)
+        try:
+            async with client.slots.held():
+                return await super().execute(raise_on_error, allow_redirections)
+        except RedisCluster.ERRORS_ALLOW_RETRY:
+            client.learn_the_nodes_anew()
+            raise
 
 
 def _cluster(

@@ -98,6 +98,11 @@ _BY_TEXT: list[tuple[str, type[BackendError], str]] = [
         "{where} has too few replicas that keep up (min-replicas-to-write), and refuses writes",
     ),
     (
+        r"previous master is now a slave|that Sentinel names is a replica",
+        _LATER,
+        "{where}: the primary has just changed ({said}). Try again in a moment",
+    ),
+    (
         r"^BUSY ",
         _LATER,
         "{where} is busy with a script. Try again in a moment",

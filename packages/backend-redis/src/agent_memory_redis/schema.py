@@ -173,7 +173,7 @@ def check_index(
                 layout,
                 f"its vectors have {name}={stored}, this handle wants {value}",
                 "open it as it is, or drop the index alone (FT.DROPINDEX without DD keeps the "
-                "memories) so that the next call makes it anew",
+                "memories) while no other handle is in use, and the next call makes it anew",
             )
 
 

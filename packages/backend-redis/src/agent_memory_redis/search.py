@@ -526,13 +526,8 @@ class Searches:
         if not query.keywords.terms:
             return {}
         text = keyword_query(query.keywords, await self._resolved(query.keywords, query.where))
-        # A filter selects and must not change the order of what it selects, so the best of all
-        # counts as 1.0, also where a filter leaves it out.
         best, counted = await self._commands.queries(
-            [
-                self._words_command(keyword_query(query.keywords, None), 0, 1),
-                self._count_command(text),
-            ]
+            [self._words_command(text, 0, 1), self._count_command(text)]
         )
         holding = int(counted[0])
         if not holding:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from agent_memory import (
     Capability,
     Expression,
+    Id,
     InvalidArgumentError,
     MemoryRecord,
     MemoryRecordResult,
@@ -21,6 +22,7 @@ from agent_memory import (
     MemoryVectorDatabase,
     RecencyParams,
     ScoreType,
+    Topics,
     UnsupportedCapabilityError,
 )
 from agent_memory_testkit import strategies
@@ -611,9 +613,48 @@ class SearchingRules(SuiteBase):
                     [each.id for each in whole.memories],
                     f"all pages of {limit}, {said}",
                 )
-            page = await db.search_memories(query, limit=100, topics="even", **arguments)
-            wanted = [each.id for each in whole.memories if each.topics == ["even"]]
-            case.equal([each.id for each in page.memories], wanted, f"with a filter, {said}")
+
+    @checked
+    async def test_srch_8_a_filter_selects_before_words_are_weighed(self, case: Case) -> None:
+        """The best match that the filters accept has the keyword score 1.0, here as in SRCH-7.
+
+        So what a caller may not see does not decide how much words weigh for him. Usual cause:
+        keyword scores divided by the best one of the whole space.
+        """
+        if await self._without(case, "hybrid", Capability.HYBRID_SEARCH):
+            return
+        memories = _hybrid_memories()
+        memories += [memory("best", "<8> seat window seat window seat window", topics=["odd"])]
+        query = "<0> window seat"
+        model = case.model()
+        model.add(memories)
+        meaning = {each.id: score(case.profile.metric, each.dist) for each in model.ranked(query)}
+        db = await case.filled(memories)
+        for where in (Topics(eq="even"), Topics(eq="odd"), Topics(eq="odd") & Id(ne="best")):
+            words: dict[str, float] | None = None
+            if case.has(Capability.KEYWORD_SEARCH):
+                keyword = await db.search_memories(
+                    query, search_mode="keyword", where=where, limit=100
+                )
+                words = {each.id: each.score or 0.0 for each in keyword.memories}
+                case.close_to(max(words.values()), 1.0, f"the best keyword score, {where!r}")
+            for alpha in (0.0, 0.3, 0.7):
+                said = f"hybrid_alpha={alpha}, {where!r}"
+                found = await db.search_memories(
+                    query, search_mode="hybrid", hybrid_alpha=alpha, where=where, limit=100
+                )
+                ids = sorted(each.id for each in found.memories)
+                case.equal(ids, sorted(each.id for each in model.matching(where)), f"ids, {said}")
+                scores = [each.score or 0.0 for each in found.memories]
+                case.check(
+                    all(one >= other - _NEAR for one, other in itertools.pairwise(scores)),
+                    f"order of the scores, {said}",
+                    got=scores,
+                    should="falling",
+                )
+                for each in found.memories if words is not None else ():
+                    weighed = alpha * meaning[each.id] + (1 - alpha) * words.get(each.id, 0.0)
+                    case.close_to(each.score, weighed, f"score of {each.id!r}, {said}")
 
     @checked
     async def test_srch_8_alpha_lies_between_zero_and_one(self, case: Case) -> None:
