@@ -23,7 +23,10 @@ ROOT = Path(__file__).parent
 sys.path.append(str(ROOT / "tools"))
 from redis_server import RedisServer  # noqa: E402
 
-PYTHON_FILES = ["packages", "examples", "benchmarks", "docs", "tools", "noxfile.py"]
+# The tests start hundreds of processes: without it each would compile all that it imports anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+PYTHON_FILES = ["packages", "examples", "benchmarks", "docs", "tools", "conftest.py", "noxfile.py"]
 PACKAGES = {
     "core": "agent-memory",
     "backend-inmemory": "agent-memory-inmemory",
@@ -134,7 +137,7 @@ subprocess.run([sys.executable, "-m", "pytest", "-q", *chosen], check=True)
 ]
 """Who installs which wheels, and what must work for them then."""
 TEST_TOOLS = ["jsonschema>=4.18", "pip", "pytest>=8.1", "pytest-xdist>=3.6"]
-ALONE = "(no_call_blocks or test_redis_failover)"
+ALONE = "test_redis_failover"
 """Tests of how long something takes that need the machine for themselves."""
 
 
@@ -155,7 +158,7 @@ def types(session: nox.Session) -> None:
     for folder in PACKAGES:
         session.run("mypy", f"packages/{folder}/src")
         session.run("mypy", f"packages/{folder}/tests")
-    session.run("mypy", "noxfile.py", "docs", "examples", "benchmarks", "tools")
+    session.run("mypy", "conftest.py", "noxfile.py", "docs", "examples", "benchmarks", "tools")
 
 
 @nox.session

@@ -1,9 +1,13 @@
 """Runs the conformance suite on every mutant and prints which rule kills which.
 
-``python packages/testkit/tests/kill_score.py`` tries every rule on every mutant, for an hour; with
-``--first`` only those up to the first that fails, in half the time; with ``--planted`` only the
-rule that each was planted for, in a minute or two. It ends with 1 unless each mutant fails in
-the rule planted for it, and each rule is the first to fail for a mutant planted for it. *First* is
+``python packages/testkit/tests/kill_score.py`` tries every rule on every mutant, for an hour. With
+``--first`` each rule is shown a mutant that it is the first to fail for: rules are tried up to the
+first that fails, and of the mutants planted for a rule no further one once one is found; that takes
+minutes. With ``--planted`` every mutant is tried on the rule that it was planted for alone, in a
+minute or two.
+
+It ends with 1 unless each mutant that was tried fails in the rule planted for it and (but for
+``--planted``, which cannot tell) each rule is the first to fail for one of its mutants. *First* is
 meant in the order of the kit: the rules as the contract lists them, then what stands for no single
 rule; a rule's tests as they are written.
 """
@@ -16,10 +20,9 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -116,6 +119,17 @@ def tried_up_to_the_first(mutant: Mutant) -> Killing:
     return killing
 
 
+def tried_until_the_rule_is_first(rule: str) -> list[Killing]:
+    """Try the mutants planted for ``rule``, one after the other, until it is the first to fail."""
+    killings = []
+    for mutant in MUTANTS:
+        if mutant.rule == rule:
+            killings.append(tried_up_to_the_first(mutant))
+            if killings[-1].first == rule:
+                break
+    return killings
+
+
 @contextmanager
 def first_failures_only() -> Iterator[None]:
     """Let hypothesis stop at the first example that fails, which is always the same one."""
@@ -134,15 +148,13 @@ def first_failures_only() -> Iterator[None]:
 # --- the score -----------------------------------------------------------------------------------
 
 
-def problems(killings: Sequence[Killing]) -> list[str]:
-    """Return what keeps the score from 100 %."""
+def problems(killings: Sequence[Killing], rules: Sequence[str]) -> list[str]:
+    """Return what keeps the score of ``rules`` from 100 %."""
     said = [
         f"{each.mutant} survives {each.rule}" for each in killings if each.rule not in each.failed
     ]
     killers = {each.rule for each in killings if each.first == each.rule}
-    said += [
-        f"no mutant is killed by {each} first" for each in rules_in_order() if each not in killers
-    ]
+    said += [f"no mutant is killed by {each} first" for each in rules if each not in killers]
     return said
 
 
@@ -166,36 +178,48 @@ def table(killings: Sequence[Killing]) -> str:
     return "\n".join(lines)
 
 
-def _tried_by_name(name: str, how: str) -> Killing:
+def _tried_by_name(name: str, how: str) -> list[Killing]:
     with first_failures_only():
         if how == "first":
-            return tried_up_to_the_first(BY_NAME[name])
+            return tried_until_the_rule_is_first(name)
         if how == "planted":
-            return tried_on_its_rule(BY_NAME[name])
-        return tried(BY_NAME[name], rules_in_order())
+            return [tried_on_its_rule(BY_NAME[name])]
+        return [tried(BY_NAME[name], rules_in_order())]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Try the conformance suite on wrong backends.")
-    parser.add_argument("mutants", nargs="*", metavar="MUTANT", help="only these")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="only these mutants; with --first, these rules"
+    )
     parser.add_argument("--json", type=Path, help="write the results into this file, too")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument(
         "--first", dest="how", action="store_const", const="first", default="all",
-        help="stop at the first rule that fails",
+        help="find for each rule a mutant that no earlier rule kills",
     )  # fmt: skip
     parser.add_argument(
         "--planted", dest="how", action="store_const", const="planted",
         help="try only the rule that a mutant was planted for",
     )  # fmt: skip
     options = parser.parse_args(arguments)
-    chosen = options.mutants or list(BY_NAME)
+    if options.how == "first":
+        # The last rules take longest: all before them are tried.
+        chosen = options.names or rules_in_order()[::-1]
+    else:
+        chosen = options.names or list(BY_NAME)
     killings: list[Killing] = []
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        for killing in pool.map(_tried_by_name, chosen, repeat(options.how)):
-            killings.append(killing)
-            sys.stderr.write(f"{len(killings)}/{len(chosen)} {killing.mutant}: {killing.first}\n")
-    found = problems(killings)
+        trials = [pool.submit(_tried_by_name, name, options.how) for name in chosen]
+        for done, trial in enumerate(as_completed(trials), start=1):
+            killings += trial.result()
+            for each in trial.result():
+                sys.stderr.write(
+                    f"{done}/{len(chosen)} {each.mutant} ({each.rule}): {each.first}\n"
+                )
+    in_order = list(BY_NAME)
+    killings.sort(key=lambda each: in_order.index(each.mutant))
+    found = problems(killings, chosen if options.how == "first" else rules_in_order())
     sys.stdout.write(f"{table(killings)}\n\n")
     sys.stdout.write(f"{len(killings)} mutants, kill score {score(killings):.1f} %\n")
     if options.json:

@@ -32,7 +32,8 @@ from agent_memory import (
     Topics,
     expression_from_json,
 )
-from agent_memory.filters import FILTERS
+from agent_memory.database import outside_scope
+from agent_memory.filters import FILTERS, combined
 from agent_memory.predicates import matches, predicate_of
 from agent_memory.scope import Scope, ScopedMemories
 from agent_memory_testkit import ConformanceSuite, Profile, Unsupported
@@ -747,6 +748,37 @@ class IteratesByOffset(ReferenceDatabase):
             offset = page.next_offset
 
 
+@planted("LST-5")
+class IteratesByTime(ReferenceDatabase):
+    """iter_memories goes on from the time and id of the last record that it gave."""
+
+    async def iter_memories(
+        self, *, where: Expression | None = None, **filters: Any
+    ) -> AsyncIterator[MemoryRecord]:
+        condition = combined(where, filters)
+        last: MemoryRecord | None = None
+        while True:
+            batch = await self._locked(lambda: self._listed_after(last, condition))  # noqa: B023
+            for each in batch:
+                yield each
+            if not batch:
+                return
+            last = batch[-1]
+
+    def _listed_after(
+        self, last: MemoryRecord | None, condition: Expression | None
+    ) -> list[MemoryRecord]:
+        listed = [each.record for each in self._listed(self._matching(condition))]
+        if last is not None:
+            end = (last.created_at, last.id)
+            listed = [
+                each
+                for each in listed
+                if each.created_at < end[0] or (each.created_at == end[0] and each.id > end[1])
+            ]
+        return [each.model_copy(deep=True) for each in listed[:200]]
+
+
 # --- search_memories -----------------------------------------------------------------------------
 
 
@@ -774,6 +806,16 @@ class LeavesTiesAsInserted(ReferenceDatabase):
         hits = {e.entry.record.id: e for e in super()._nearest(entries, vector, threshold)}
         ids = [each.record.id for each in entries if each.record.id in hits]
         return sorted((hits[each] for each in ids), key=_dist)
+
+
+@planted("SRCH-1")
+class EmbedsTextsWithoutCase(ReferenceDatabase):
+    """Texts of one call that differ in case alone are embedded once."""
+
+    async def _embedded(self, texts: list[str]) -> list[tuple[float, ...]]:
+        unique = {each.casefold(): each for each in texts}
+        vectors = dict(zip(unique, await super()._embedded(list(unique.values())), strict=True))
+        return [vectors[each.casefold()] for each in texts]
 
 
 @planted("SRCH-2")
@@ -817,6 +859,16 @@ class EndsWithoutATotal(ReferenceDatabase):
         if not with_total:
             page.next_offset = None
         return page
+
+
+@planted("SRCH-3")
+class CountsWordsAnyway(ReferenceDatabase):
+    """with_total=False is ignored by keyword search."""
+
+    async def search_memories(self, query: str, **arguments: Any) -> MemoryRecordResults:
+        if arguments.get("search_mode") == "keyword":
+            arguments.pop("with_total", None)
+        return await super().search_memories(query, **arguments)
 
 
 @planted("SRCH-3")
@@ -1191,6 +1243,14 @@ class CutsTheNameOfTheSpace(ReferenceDatabase):
         super().__init__(embeddings, space=space.partition(":")[0], **options)
 
 
+@planted("ISO-1")
+class MakesNamesOfFilesSafe(ReferenceDatabase):
+    """In the name of a space, all but letters and digits become underscores."""
+
+    def __init__(self, embeddings: Any, *, space: str, **options: Any) -> None:
+        super().__init__(embeddings, space=re.sub(r"\W", "_", space), **options)
+
+
 @planted("ISO-2")
 class ScopesWithoutCase(ReferenceDatabase):
     """get_memories of a scoped handle compares users without regard to case."""
@@ -1233,12 +1293,40 @@ class DeletesById(ReferenceDatabase):
         return await self.delete_memories(list(memory_ids))
 
 
+@planted("ISO-3")
+class SearchesByWordsEverywhere(ReferenceDatabase):
+    """A keyword search of a scoped handle forgets the scope."""
+
+    def scoped(self, **fields: Any) -> ScopedMemories:
+        return _ScopedButForWords(self, Scope.of(**fields))
+
+
+class _ScopedButForWords(ScopedMemories):
+    async def search_memories(self, query: str, **arguments: Any) -> MemoryRecordResults:
+        if arguments.get("search_mode") == "keyword":
+            return await self._open_database().search_memories(query, **arguments)
+        return await super().search_memories(query, **arguments)
+
+
 @planted("ISO-4")
 class ReplacesOtherTenantsRecords(ReferenceDatabase):
     """A scoped add replaces a record that another tenant holds."""
 
-    async def _add_within(self, memories: list[MemoryRecord], scope: Scope) -> list[str]:
-        return await self.add_memories(memories)
+    async def _add_within(self, memories: list[MemoryRecord], scope: Scope | None) -> list[str]:
+        return await super()._add_within(memories, None)
+
+
+@planted("ISO-4")
+class LooksBeforeItWrites(ReferenceDatabase):
+    """A scoped add looks who holds the ids, and then writes without looking again."""
+
+    async def _add_within(self, memories: list[MemoryRecord], scope: Scope | None) -> list[str]:
+        if scope is not None:
+            held = await self.get_memories([each.id for each in memories])
+            taken = [each.id for each in held if not scope.contains(each)]
+            if taken:
+                raise outside_scope(taken, scope)
+        return await super()._add_within(memories, None)
 
 
 # --- handles -------------------------------------------------------------------------------------
@@ -1393,6 +1481,16 @@ class WritesTagsAfterwards(ReferenceDatabase):
                     self._entries[each.id].record.topics = list(each.topics or [])
 
 
+@planted("CONC-2")
+class WritesBackWhatWasDeleted(ReferenceDatabase):
+    """An update looks which records there are, and then writes without looking again."""
+
+    async def update_memories(self, memories: list[MemoryRecord]) -> int:
+        held = {each.id for each in await self.get_memories([each.id for each in memories])}
+        known = [each for each in memories if each.id in held]
+        return len(set(await self.add_memories(known)))
+
+
 @planted("CONC-3")
 class KeepsTheLockWhenCancelled(ReferenceDatabase):
     """A cancelled add leaves its lock locked."""
@@ -1414,11 +1512,32 @@ class KeepsTheLockWhenCancelled(ReferenceDatabase):
 
 @planted("CONC-3")
 class BlocksTheEventLoop(ReferenceDatabase):
-    """A list of very many records is sorted on the event loop."""
+    """A list of very many records waits for a synchronous client on the event loop."""
 
     async def list_memories(self, **arguments: Any) -> MemoryRecordResults:
         if len(self._entries) > 50_000:
             time.sleep(0.2)  # noqa: ASYNC251 - the planted bug
+        return await super().list_memories(**arguments)
+
+
+@planted("CONC-3")
+class ComputesOnTheEventLoop(ReferenceDatabase):
+    """Very many records are counted by looking at each on the event loop."""
+
+    async def count_memories(self, **arguments: Any) -> int:
+        if len(self._entries) > 50_000:
+            for each in self._entries.values():
+                each.record.model_dump_json()
+        return await super().count_memories(**arguments)
+
+
+@planted("CONC-3")
+class KeepsTheInterpretersLock(ReferenceDatabase):
+    """A thread of its own works for long without letting any other one run."""
+
+    async def list_memories(self, **arguments: Any) -> MemoryRecordResults:
+        if len(self._entries) > 50_000:
+            await asyncio.to_thread(sum, range(10_000_000))
         return await super().list_memories(**arguments)
 
 
@@ -1477,9 +1596,9 @@ class LosesTheCause(ReferenceDatabase):
 class TurnsVectorsOfScopedAdds(ReferenceDatabase):
     """A scoped add stores vectors back to front."""
 
-    async def _add_within(self, memories: list[MemoryRecord], scope: Scope) -> list[str]:
+    async def _add_within(self, memories: list[MemoryRecord], scope: Scope | None) -> list[str]:
         ids = await super()._add_within(memories, scope)
-        for memory_id in ids:
+        for memory_id in ids if scope else ():
             record, vector = self._entries[memory_id]
             self._entries[memory_id] = Entry(record, vector[::-1])
         return ids

@@ -1,7 +1,7 @@
 """Every mutant must fail in the rule named beside it, and the message must say so.
 
-Which rule kills each of them first is the table of `kill_score`, which tries all rules on all of
-them and takes minutes.
+Which rule kills each of them first is the table of `kill_score`, which tries more rules on each
+and takes longer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,15 @@ from collections.abc import Iterator
 import pytest
 
 from agent_memory_testkit import ConformanceSuite
-from kill_score import BY_NAME, first_failures_only, names_of, rules_in_order, tried_on_its_rule
+from kill_score import (
+    BY_NAME,
+    first_failures_only,
+    names_of,
+    problems,
+    rules_in_order,
+    tried_on_its_rule,
+    tried_until_the_rule_is_first,
+)
 from mutants import MUTANTS, Mutant
 
 
@@ -41,6 +49,13 @@ def test_the_state_machine_finds_mutants_too(name: str) -> None:
             mutant.suite().test_all_methods_agree_with_the_model()
     finally:
         mutant.suite.teardown_class()
+
+
+def test_a_rule_is_first_to_kill_some_mutant_planted_for_it() -> None:
+    killings = tried_until_the_rule_is_first("UPD-2")
+    assert [each.first for each in killings] == ["UPD-2"]
+    assert problems(killings, ["UPD-2"]) == []
+    assert problems(killings, ["UPD-2", "UPD-3"]) == ["no mutant is killed by UPD-3 first"]
 
 
 def test_every_rule_has_a_mutant() -> None:

@@ -39,7 +39,7 @@ from agent_memory_testkit import (
     strategies,
 )
 from agent_memory_testkit.embedders import AXES, VECTORS, exact_vector
-from agent_memory_testkit.journal import brief
+from agent_memory_testkit.journal import Journal, brief
 from agent_memory_testkit.model import (
     MemoryModel,
     accepts,
@@ -306,6 +306,17 @@ def test_troublesome_values_are_different() -> None:
 
 
 # --- the suite ---------------------------------------------------------------------------------
+
+
+def test_calls_that_are_the_same_are_told_once() -> None:
+    journal = Journal()
+    for arguments in ((1,), (2,), (2,), (2,), (1,)):
+        journal.begin("db.get", arguments, {}).outcome = "same"
+    assert str(journal).splitlines()[1:] == [
+        "    db.get(1) -> 'same'",
+        "    db.get(2) -> 'same' (3 times)",
+        "    db.get(1) -> 'same'",
+    ]
 
 
 def test_the_effort_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -375,6 +375,8 @@ def _tested(
     configuration.write_text("[pytest]\n")
     arguments = [f"-c={configuration}", f"--rootdir={_SUITE_FILE.parent}", "--noconftest"]
     arguments += ["--import-mode=importlib", "-p", "no:cacheprovider", "-p", "no:terminal"]
+    # No test of the kit needs pytest's reading of assert, which it would do to hypothesis as well.
+    arguments.append("--assert=plain")
     if given["rules"]:
         chosen = [name for name, rule in REQUIRED_TESTS.items() if rule in given["rules"]]
         arguments += ["-k", " or ".join(chosen)]

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from itertools import groupby
 from types import TracebackType
 from typing import Any, cast
 
@@ -65,7 +66,11 @@ class Journal:
         return call
 
     def __str__(self) -> str:
-        shown = "\n".join(f"    {call}" for call in self._calls)
+        shown = "\n".join(
+            f"    {line}{f' ({len(repeated)} times)' if len(repeated) > 1 else ''}"
+            for line, same_lines in groupby(map(str, self._calls))
+            if (repeated := list(same_lines))
+        )
         return f"  calls (the last {len(self._calls)} of {self.count}):\n{shown or '    none'}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
 from typing import Any
@@ -41,6 +42,8 @@ class LargeSpace:
         except BaseException:
             self._runner.close()
             raise
+        # A backend may hold all this in memory, where the collector would walk it over and over.
+        gc.freeze()
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run ``work`` in the event loop of this space."""
@@ -48,6 +51,7 @@ class LargeSpace:
 
     def close(self) -> None:
         """Close the handle and clean up."""
+        gc.unfreeze()
         with self._runner:
             self.run(self.db.aclose())
             self.run(self._clean_up(self.name, self.embeddings))

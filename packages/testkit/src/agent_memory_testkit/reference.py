@@ -38,9 +38,11 @@ from agent_memory import (
     SearchMode,
     UnsupportedCapabilityError,
 )
+from agent_memory.database import outside_scope
 from agent_memory.filters import combined
 from agent_memory.keywords import parse_keywords, terms_of
 from agent_memory.predicates import matches, predicate_of
+from agent_memory.scope import Scope
 
 T = TypeVar("T")
 
@@ -95,13 +97,28 @@ class ReferenceDatabase(MemoryVectorDatabase):
     # --- writing -----------------------------------------------------------------------------
 
     async def add_memories(self, memories: list[MemoryRecord]) -> list[str]:
+        return await self._add_within(memories, None)
+
+    async def _add_within(self, memories: list[MemoryRecord], scope: Scope | None) -> list[str]:
         self._ensure_open()
         records = await asyncio.to_thread(self._checked, memories)
         if records:
             vectors = await self._embedded([each.text for each in records.values()])
             entries = [Entry(*pair) for pair in zip(records.values(), vectors, strict=True)]
-            await self._locked(lambda: self._put(entries))
+            await self._locked(lambda: self._put_within(entries, scope))
         return [each.id for each in memories]
+
+    def _put_within(self, entries: Sequence[Entry], scope: Scope | None) -> None:
+        taken = [
+            each.record.id
+            for each in entries
+            if scope is not None
+            and each.record.id in self._entries
+            and not scope.contains(self._entries[each.record.id].record)
+        ]
+        if taken and scope is not None:
+            raise outside_scope(taken, scope)
+        self._put(entries)
 
     async def update_memories(self, memories: list[MemoryRecord]) -> int:
         self._ensure_open()

@@ -85,6 +85,8 @@ class SuiteBase:
     directory: ClassVar[Path]
     """An empty directory that lives as long as the test class, for backends that need one."""
 
+    _records_of_large_space: ClassVar[int] = 51_000
+    """More than the offset of LST-3."""
     _large: ClassVar[LargeSpace | None]
     _opened: ClassVar[dict[str, CountingEmbeddings]]
     """Every space that was opened, with the embeddings that it was made with."""
@@ -205,7 +207,7 @@ class SuiteBase:
         """Return the space of many records that several rules read, filling it at first."""
         cls = type(self)
         if cls._large is None:
-            size = 100_000 if is_thorough() else 51_000
+            size = 100_000 if is_thorough() else self._records_of_large_space
             cls._large = LargeSpace(self.open, self.clean_up, new_space_name(), size)
             cls._opened[cls._large.name] = cls._large.embeddings
         return cls._large

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from hypothesis import strategies as st
@@ -278,3 +279,35 @@ class IsolationRules(SuiteBase):
         case.equal(await mine.add_memories([changed]), ["own"], "a scoped add of an own id")
         wanted = changed.model_copy(update={"user_id": "ada"})
         await case.holds(db, [other, nobody, wanted], "after an add of an own id")
+
+    @checked
+    async def test_iso_4_of_two_tenants_at_once_one_gets_the_id(self, case: Case) -> None:
+        """Two tenants add one new id at once: one stores its record, the other is refused.
+
+        Usual cause: a look at who holds the id, and a write that does not look again.
+        """
+        db = await case.open()
+        tenants = ("ada", "bob")
+        for number in range(20):
+            shared = f"shared{number}"
+            calls = [
+                db.scoped(user_id=each).add_memories(
+                    [memory(f"{each}'s own {number}"), memory(shared, f"<1> of {each}")]
+                )
+                for each in tenants
+            ]
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            refused = [isinstance(each, ScopeError) for each in outcomes]
+            case.check(
+                sorted(refused) == [False, True],
+                f"two scoped adds of {shared!r} at once",
+                got=outcomes,
+                should="the ids, and a ScopeError for the other tenant",
+            )
+            winner = tenants[refused.index(False)]
+            [left] = await db.get_memories([shared])
+            case.equal((left.user_id, left.text), (winner, f"<1> of {winner}"), "what is stored")
+            counts = [await db.count_memories(user_id=each) for each in tenants]
+            mine = await db.get_memories([f"{each}'s own {number}" for each in tenants])
+            case.equal([each.user_id for each in mine], [winner], "the rest of both batches")
+            case.equal(sum(counts), 2 * (number + 1), "records of both tenants")

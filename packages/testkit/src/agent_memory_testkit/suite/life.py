@@ -7,7 +7,6 @@ import contextlib
 import gc
 import json
 import subprocess
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -30,15 +29,17 @@ from agent_memory_testkit.embedders import (
     ExactEmbeddings,
     Fault,
 )
+from agent_memory_testkit.journal import Words
 from agent_memory_testkit.large import LargeSpace
 from agent_memory_testkit.samples import DAY, NOW, memory
 from agent_memory_testkit.second_process import ACKNOWLEDGED, Task
 from agent_memory_testkit.suite.base import Case, SuiteBase, checked, checked_on_large_space
 from agent_memory_testkit.suite.faults import errors_of_a_dead_engine, every_call, exhausted
 from agent_memory_testkit.suite.outside_world import ANY_IO, watched
+from agent_memory_testkit.suite.waiting import longest_block
 
 _BLOCKED_SECONDS = 0.05
-_ATTEMPTS = 5
+_ATTEMPTS = 8
 _MANY = 1_000
 
 
@@ -326,6 +327,24 @@ class LifeRules(SuiteBase):
         case.equal(counts, [1] * 60, "what the updates counted")
         await self._one_is_whole(case, db, versions)
 
+    @checked
+    async def test_conc_2_an_update_brings_back_nothing_that_was_deleted(self, case: Case) -> None:
+        """Updates and deletes of one id at once: afterwards it is gone, whichever came first.
+
+        Usual cause: an update that looks whether the record is there, and then writes without
+        looking again.
+        """
+        ids = [f"m{n}" for n in range(20)]
+        for attempt in range(3):
+            db = await case.filled([memory(each) for each in ids])
+            calls: list[Awaitable[Any]] = []
+            for number, each in enumerate(ids):
+                updates = [db.update_memories([memory(each, f"<{n}> {attempt}")]) for n in range(3)]
+                updates.insert(number % 4, db.delete_memories([each]))
+                calls += updates
+            await _all_succeed(case, calls, "updates and deletes of the same ids at once")
+            await case.holds(db, [], "after each id was deleted, and updated at once")
+
     async def _one_is_whole(
         self, case: Case, db: MemoryVectorDatabase, versions: list[MemoryRecord]
     ) -> None:
@@ -395,8 +414,9 @@ class LifeRules(SuiteBase):
     ) -> None:
         """With very many records, other tasks never wait longer than 50 ms for any call.
 
-        Usual cause: work of the processor, or of a synchronous client, on the event loop. (Measured
-        a few times; the best time counts, since a busy machine only adds.)
+        Usual causes: work of the processor, or of a synchronous client, on the event loop; a thread
+        that works for long in one call of C which keeps the interpreter's lock. (The best of a few
+        times counts, less what other processes took: a busy machine fails nobody.)
         """
         db = case.watched(large.db)
         added = [memory(f"extra{n}", f"extra {n}", user_id="extra") for n in range(2_000)]
@@ -425,28 +445,20 @@ class LifeRules(SuiteBase):
             for name, call in calls.items():
                 await self._does_not_block(case, name, call)
         finally:
-            gc.unfreeze()
             await db.delete_memories(ids)
 
     async def _does_not_block(
         self, case: Case, name: str, call: Callable[[], Awaitable[Any]]
     ) -> None:
-        waits = []
+        blocks = []
         for _ in range(_ATTEMPTS):
-            started = time.perf_counter()
-            wait = await _longest_wait(call())
-            if wait <= _BLOCKED_SECONDS:
+            blocks.append(await longest_block(call()))
+            if blocks[-1] <= _BLOCKED_SECONDS:
                 return
-            # A busy machine keeps tasks waiting, too, whatever else a thread does meanwhile.
-            seconds = time.perf_counter() - started
-            noise = await _longest_wait(asyncio.to_thread(_count_for, seconds))
-            if wait <= 3 * noise:
-                return
-            waits.append(wait)
         case.fail(
-            f"how long other tasks waited during {name}",
-            got=f"{min(waits) * 1e3:.0f} ms",
-            should="50 ms at most",
+            f"how long other tasks waited during {name}, the shortest of {_ATTEMPTS} times",
+            got=Words(f"{min(blocks) * 1e3:.0f} ms"),
+            should=Words("50 ms at most"),
         )
 
     # --- errors ------------------------------------------------------------------------------
@@ -542,33 +554,6 @@ async def _all_succeed(case: Case, calls: list[Awaitable[Any]], what: str) -> li
             should="all succeed",
         )
     return results
-
-
-def _count_for(seconds: float) -> None:
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        pass
-
-
-async def _longest_wait(call: Awaitable[Any]) -> float:
-    """Return the longest time in seconds that another task had to wait while ``call`` ran."""
-    longest = 0.0
-
-    async def tick() -> None:
-        nonlocal longest
-        while True:
-            before = time.perf_counter()
-            await asyncio.sleep(0.001)
-            longest = max(longest, time.perf_counter() - before - 0.001)
-
-    ticking = asyncio.create_task(tick())
-    await asyncio.sleep(0)
-    try:
-        await call
-        await asyncio.sleep(0.002)
-    finally:
-        ticking.cancel()
-    return longest
 
 
 async def _holds_nothing_else(

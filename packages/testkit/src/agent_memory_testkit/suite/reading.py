@@ -117,19 +117,20 @@ class ReadingRules(SuiteBase):
 
     @checked_on_large_space
     async def test_cnt_1_counting_transfers_no_records(self, case: Case, large: LargeSpace) -> None:
-        """A count of very many records takes less than half the time of reading them.
+        """A count of very many records takes less than half the time of reading half of them.
 
         Usual cause: ``len`` of everything that the filter accepts.
         """
         db = case.watched(large.db)
         counting = await _fastest(lambda: db.count_memories(topics="even"))
         # Twice: whatever delays a single reading would let a slow count pass.
+        half = large.size // 4
         reading = min(
-            [await _seconds(db.list_memories(limit=large.size, topics="even")) for _ in range(2)]
+            [await _seconds(db.list_memories(limit=half, topics="even")) for _ in range(2)]
         )
         case.check(
             counting < reading / 2,
-            "the time of count_memories against that of list_memories of the same records",
+            "the time of count_memories against that of list_memories of half of the records",
             got=f"{counting * 1e3:.1f} ms against {reading * 1e3:.1f} ms",
             should="less than half of it",
         )
@@ -287,11 +288,11 @@ class ReadingRules(SuiteBase):
             case.equal(ids, wanted[offset : offset + 10], f"ids at offset {offset}")
             case.equal(page.total, large.size, f"total at offset {offset}")
         deep = await _fastest(lambda: db.list_memories(limit=10, offset=50_000))
-        whole = await _seconds(db.list_memories(limit=large.size))
+        reading = await _seconds(db.list_memories(limit=25_000))
         case.check(
-            deep < whole / 2,
-            "the time of a page at offset 50,000 against that of reading all records",
-            got=f"{deep * 1e3:.1f} ms against {whole * 1e3:.1f} ms",
+            deep < reading / 2,
+            "the time of a page at offset 50,000 against that of reading 25,000 records",
+            got=f"{deep * 1e3:.1f} ms against {reading * 1e3:.1f} ms",
             should="less than half of it",
         )
 
@@ -319,7 +320,8 @@ class ReadingRules(SuiteBase):
     async def test_lst_5_iteration_survives_others_writes(self, case: Case) -> None:
         """While others add, update and delete, each record that stays is given exactly once.
 
-        Usual causes: pages by offset, which shift when a record before them goes or comes.
+        Usual causes: pages by offset, which shift when a record before them goes or comes; pages
+        that go on from a time, which an update can change.
         """
         staying = [
             memory(f"stay{n:04d}", created_at=NOW + n * timedelta(seconds=1)) for n in range(1_200)
@@ -343,7 +345,11 @@ class ReadingRules(SuiteBase):
                     ]
                 )
                 await db.update_memories(
-                    [m.model_copy(update={"user_id": "ada"}) for m in staying[::100]]
+                    [
+                        # Some are moved to the other end of the order, where they are met again.
+                        m.model_copy(update={"user_id": "ada", "created_at": NOW - n * DAY})
+                        for n, m in enumerate(staying[::100])
+                    ]
                 )
         stayed = sorted(each for each in seen if each.startswith("stay"))
         case.equal(stayed, [each.id for each in staying], "records that existed throughout")

@@ -22,6 +22,7 @@ from agent_memory import (
     MemoryVectorDatabase,
     RecencyParams,
     ScoreType,
+    SearchMode,
     Topics,
     UnsupportedCapabilityError,
 )
@@ -165,6 +166,28 @@ class SearchingRules(SuiteBase):
         case.equal([each.id for each in found.memories], wanted, "the ids in order")
 
     @checked
+    async def test_srch_1_similar_texts_have_vectors_of_their_own(self, case: Case) -> None:
+        """Texts that differ in a capital, a blank or an accent alone are embedded as they are.
+
+        Usual cause: texts that are normalised before they are embedded, or before equal ones are
+        embedded once.
+        """
+        texts = ["window seat", "Window Seat", "window  seat", " window seat", "window seat\n"]
+        texts += ["caf\u00e9", "cafe\u0301", "CAF\u00c9", "stra\u00dfe", "strasse"]
+        memories = [memory(f"m{number}", text) for number, text in enumerate(texts)]
+        model = case.model()
+        model.add(memories)
+        db = await case.filled(memories)
+        for query in ("<0>", "<3>", "<9>"):
+            check_ranking(
+                case,
+                await db.search_memories(query, limit=20),
+                model.ranked(query),
+                limit=20,
+                what=f"search_memories({query!r})",
+            )
+
+    @checked
     async def test_srch_2_filters_select_before_ranking(self, case: Case) -> None:
         """Matches are found however rare they are and however many other records are nearer.
 
@@ -227,6 +250,20 @@ class SearchingRules(SuiteBase):
             case.equal(page.next_offset, wanted.next_offset, f"next_offset, {said}")
             ids = [each.id for each in page.memories]
             case.equal(ids, [each.id for each in wanted.items], f"ids, {said}")
+        words = [memory(f"w{n}", f"<{n}> window seat") for n in range(4)]
+        await db.add_memories(words)
+        for mode, count in ((SearchMode.KEYWORD, 4), (SearchMode.HYBRID, 14)):
+            if not case.has(Capability(f"{mode.value}_search")):
+                continue
+            for limit in (3, count):
+                page = await db.search_memories(
+                    "window", search_mode=mode, limit=limit, with_total=False
+                )
+                case.equal(
+                    (page.total, page.next_offset),
+                    (None, limit if limit < count else None),
+                    f"total and next_offset, {mode.value} search, with_total=False, limit={limit}",
+                )
 
     @checked_on_large_space
     async def test_srch_3_the_total_is_exact_above_ten_thousand(
