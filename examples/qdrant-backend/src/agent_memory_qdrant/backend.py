@@ -243,7 +243,9 @@ class QdrantBackend(Backend):
     async def _put(self, rows: Sequence[Row], scope: Scope | None) -> Sequence[str]:
         async def put() -> Sequence[str]:
             ids = [row.record.id for row in rows]
-            taken = _outside(scope, await self._look(ids))
+            seen = await self._look(ids)
+            _check_numbers([*ids, *(seen.keys() - set(ids))])
+            taken = _outside(scope, seen)
             if taken:
                 return taken
             await self._collection.upsert(
@@ -308,7 +310,7 @@ class QdrantBackend(Backend):
     async def _remove(self, ids: Sequence[str], scope: Scope | None) -> int:
         async def remove() -> int:
             seen = await self._look(ids)
-            gone = [id_ for id_, stored in seen.items() if stored.lies_in(scope)]
+            gone = [id_ for id_ in ids if id_ in seen and seen[id_].lies_in(scope)]
             again = scope is not None and self._connection.is_server
             await self._collection.delete(
                 [points.point_id(id_) for id_ in gone], _inside(scope) if again else None
@@ -328,22 +330,20 @@ class QdrantBackend(Backend):
         )
 
     async def _look(self, ids: Iterable[str], *, with_vectors: bool = False) -> dict[str, _Stored]:
-        """Return what writes must know of the records that exist."""
-        wanted = {points.point_id(id_): id_ for id_ in ids}
+        """Return what writes must know of the records that exist, by id.
+
+        A record of another id that has the number of one of these is among them.
+        """
         seen: dict[str, _Stored] = {}
         for payload, vector in await self._collection.retrieve(
-            list(wanted),
+            [points.point_id(id_) for id_ in ids],
             ["id", points.VERSION, points.TEXT_HASH, *_SCOPE_FIELDS],
             with_vectors=with_vectors,
         ):
-            id_ = payload["id"]
-            if wanted[points.point_id(id_)] != id_:
-                raise BackendError(
-                    f"the ids {id_!r} and {wanted[points.point_id(id_)]!r} have the same number in "
-                    "Qdrant (uuid5), and the first is stored: use another id"
-                )
             scope = {field: payload[field] for field in _SCOPE_FIELDS if field in payload}
-            seen[id_] = _Stored(payload[points.VERSION], payload[points.TEXT_HASH], scope, vector)
+            seen[payload["id"]] = _Stored(
+                payload[points.VERSION], payload[points.TEXT_HASH], scope, vector
+            )
         return seen
 
     # --- reading -----------------------------------------------------------------------------
@@ -497,6 +497,17 @@ class QdrantBackend(Backend):
             records = map(points.record_of, everything)
             numbers = [points.point_id(each.id) for each in records if matches(where, each)]
             return _Selection(models.Filter(must=[filters.has_id(numbers)]), where)
+
+
+def _check_numbers(ids: Sequence[str]) -> None:
+    holders: dict[str, str] = {}
+    for id_ in ids:
+        other = holders.setdefault(points.point_id(id_), id_)
+        if other != id_:
+            raise BackendError(
+                f"the ids {other!r} and {id_!r} have the same number in Qdrant (a uuid5): use "
+                "another id for one of them"
+            )
 
 
 def _outside(scope: Scope | None, seen: Mapping[str, _Stored]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -40,7 +40,7 @@ class Settings:
     """
 
     url: str | None
-    api_key: str | None
+    api_key: str | None = field(repr=False)
     path: str | None
     prefer_grpc: bool
     grpc_port: int
