@@ -51,11 +51,9 @@ def test_an_update_meets_another_text(server_url: str, embeddings: Any) -> None:
             assert await one.update_memories([MemoryRecord(id="1", text="old", topics=["t"])]) == 1
             [found] = (await one.search_memories("old")).memories
             # Embedded anew: the vector belongs to the text that is stored beside it.
-            assert (found.text, found.topics, found.dist) == (
-                "old",
-                ["t"],
-                pytest.approx(0, abs=1e-6),
-            )
+            assert found.text == "old"
+            assert found.topics == ["t"]
+            assert found.dist == pytest.approx(0, abs=1e-6)
 
     asyncio.run(main())
 

@@ -10,6 +10,7 @@ server checks together with it: a version that was seen, or the scope.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -226,8 +227,8 @@ class QdrantBackend(Backend):
             **dict.fromkeys(points.TIME_FIELDS, models.PayloadSchemaType.DATETIME),
             **dict.fromkeys(points.TAG_FIELDS, keyword),
         }
-        for key in schemas.keys() - present.keys():
-            await self._collection.index(key, schemas[key])
+        missing = schemas.keys() - present.keys()
+        await asyncio.gather(*(self._collection.index(key, schemas[key]) for key in missing))
 
     async def _close(self) -> None:
         await self._connection.close()
