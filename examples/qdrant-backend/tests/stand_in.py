@@ -5,7 +5,8 @@ This puts the one behind HTTP, so that the tests meet the engine's own filters, 
 conditional writes through the client that a server is reached by. It is no Qdrant server: there is
 no gRPC, no cluster, no limit of sizes, and one lock instead of real concurrency.
 
-``python stand_in.py`` prints its port, and serves until its standard input ends.
+``python stand_in.py`` prints its port, and serves until its standard input ends. ``python
+stand_in.py COMMAND...`` runs a command beside it, with ``@URL@`` and ``@PORT@`` filled in.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
@@ -286,5 +287,15 @@ def main() -> None:
         server.shutdown()
 
 
+def beside(command: Sequence[str]) -> int:
+    """Run ``command`` beside a stand-in, and return its exit code."""
+    with running() as url:
+        port = url.rpartition(":")[2]
+        words = [word.replace("@URL@", url).replace("@PORT@", port) for word in command]
+        return subprocess.run(words, check=False).returncode
+
+
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        sys.exit(beside(sys.argv[1:]))
     main()

@@ -197,16 +197,10 @@ class Collection:
         return found
 
     async def newest(
-        self,
-        key: str,
-        condition: models.Filter | None,
-        keys: Sequence[str],
-        *,
-        offset: int,
-        limit: int,
+        self, condition: models.Filter | None, keys: Sequence[str], *, offset: int, limit: int
     ) -> list[Payload]:
-        """Return parts of points by the number under ``key``, the greatest first."""
-        order = models.OrderBy(key=key, direction=models.Direction.DESC)
+        """Return parts of points by the time of creation, the last first."""
+        order = models.OrderBy(key=points.CREATED, direction=models.Direction.DESC)
         answer = await self._send(
             lambda to: to.query_points(
                 self.name,
@@ -222,15 +216,17 @@ class Collection:
 
     async def all(self, condition: models.Filter | None, keys: Sequence[str]) -> list[Payload]:
         """Return parts of all points that meet the condition, in any order."""
-        # Local mode sorts everything anew for each page.
-        size = PAGE if self._connection.is_server else sys.maxsize - 1
+        if not self._connection.is_server:
+            # Local mode scrolls by sorting all ids at once, for which no other thread can run;
+            # numbers are sorted in a fraction of the time.
+            return await self.newest(condition, keys, offset=0, limit=sys.maxsize)
         found: list[Payload] = []
-        page, after = await self._scroll(condition, keys, size, None)
+        page, after = await self._scroll(condition, keys, None)
         while True:
             found += [each.payload or {} for each in page]
             if after is None:
                 return found
-            page, after = await self._scroll(condition, keys, size, after)
+            page, after = await self._scroll(condition, keys, after)
 
     async def some(
         self, numbers: Sequence[str], condition: models.Filter | None, keys: Sequence[str]
@@ -242,13 +238,13 @@ class Collection:
         return found
 
     async def _scroll(
-        self, condition: models.Filter | None, keys: Sequence[str], size: int, start: Any
+        self, condition: models.Filter | None, keys: Sequence[str], start: Any
     ) -> tuple[list[models.Record], Any]:
         return await self._send(
             lambda to: to.scroll(
                 self.name,
                 scroll_filter=condition,
-                limit=size,
+                limit=PAGE,
                 offset=start,
                 with_payload=list(keys),
                 consistency=self._consistency,

@@ -15,23 +15,15 @@ from typing import Any, Final
 
 import numpy as np
 from agent_memory import MemoryRecord
-from agent_memory.backend import Metric, Vector
+from agent_memory.backend import (
+    LIST_TAG_FIELDS,
+    SCALAR_TAG_FIELDS,
+    TIME_FIELDS,
+    Metric,
+    Vector,
+)
 from qdrant_client import models
 
-TAG_FIELDS: Final = (
-    "id",
-    "session_id",
-    "user_id",
-    "namespace",
-    "memory_type",
-    "memory_hash",
-    "discrete_memory_extracted",
-    "extraction_strategy",
-    "topics",
-    "entities",
-    "extracted_from",
-)
-TIME_FIELDS: Final = ("created_at", "last_accessed", "updated_at", "persisted_at", "event_date")
 CREATED: Final = "created_us"
 """``created_at`` in whole microseconds since 1970: what lists are ordered by."""
 TEXT_HASH: Final = "text_sha256"
@@ -62,10 +54,13 @@ def payload_of(record: MemoryRecord) -> dict[str, Any]:
         TEXT_HASH: text_hash(record.text),
         VERSION: uuid.uuid4().hex,
     }
-    for field in TAG_FIELDS:
+    for field in SCALAR_TAG_FIELDS:
         value = getattr(record, field)
         if value is not None:
-            payload[field] = list(value) if isinstance(value, list) else str(value)
+            payload[field] = str(value)
+    for field in LIST_TAG_FIELDS:
+        if values := getattr(record, field):
+            payload[field] = list(values)
     for field in TIME_FIELDS:
         time = getattr(record, field)
         if time is not None:
