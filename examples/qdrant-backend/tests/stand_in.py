@@ -279,7 +279,13 @@ def running() -> Iterator[str]:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, _Server(("127.0.0.1", 0), _Handler) as server:
+    # In memory where that is possible: the engine waits for the disk whenever an index is made.
+    shared = Path("/dev/shm")
+    where = str(shared) if shared.is_dir() else None
+    with (
+        tempfile.TemporaryDirectory(dir=where) as folder,
+        _Server(("127.0.0.1", 0), _Handler) as server,
+    ):
         _Handler.folder = Path(folder)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         print(server.server_port, flush=True)  # noqa: T201 - for `running`

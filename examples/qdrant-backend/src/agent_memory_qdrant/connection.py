@@ -10,8 +10,11 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
 
+import portalocker
 from agent_memory import BackendUnavailableError
 from qdrant_client import AsyncQdrantClient
 
@@ -54,8 +57,9 @@ class LocalConnection(Connection):
 
     is_server = False
 
-    def __init__(self, folder: str | None) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self._folder = folder
+        self._lock: TextIO | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._runner: asyncio.Runner | None = None
 
@@ -68,10 +72,17 @@ class LocalConnection(Connection):
         if self._folder is None:
             self.client = AsyncQdrantClient(location=":memory:")
             return
+        # Qdrant locks the folder as well, but reads all of it first, and leaves files open when it
+        # then finds that it may not.
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self._folder / "agent-memory.lock").open("a")
         try:
-            self.client = AsyncQdrantClient(path=self._folder)
-        except RuntimeError as error:
-            if "already accessed" not in str(error):
+            portalocker.lock(
+                self._lock, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
+            )
+            self.client = AsyncQdrantClient(path=str(self._folder))
+        except (portalocker.LockException, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "already accessed" not in str(error):
                 raise
             raise BackendUnavailableError(
                 f"The folder {self._folder} is open elsewhere, in this process or in another one; "
@@ -89,13 +100,17 @@ class LocalConnection(Connection):
             thread.shutdown()
 
     def _drop_client(self) -> None:
-        if self._runner is None:
-            return
-        with self._runner as runner:
-            self._runner = None
-            if hasattr(self, "client"):
-                runner.run(self.client.close())
-                del self.client
+        with ExitStack() as rest:
+            if self._lock is not None:
+                rest.enter_context(self._lock)
+                self._lock = None
+            if self._runner is not None:
+                runner = rest.enter_context(self._runner)
+                self._runner = None
+                if hasattr(self, "client"):
+                    client = self.client
+                    del self.client
+                    runner.run(client.close())
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         def piece() -> T:

@@ -92,7 +92,7 @@ class Settings:
         """Return a connection that is not open yet."""
         if self.path is not None:
             # A folder for each space: local mode locks a whole folder for one owner.
-            return LocalConnection(str(Path(self.path).absolute() / collection_name(space)))
+            return LocalConnection(Path(self.path).absolute() / collection_name(space))
         if self.url == MEMORY:
             return LocalConnection(None)
         return ServerConnection(
