@@ -188,9 +188,9 @@ def conformance(session: nox.Session) -> None:
     session.install(*TEST_TOOLS, *EVERYTHING)
     folder = ROOT / "docs" / "conformance"
 
-    def prove(name: str, *arguments: str) -> None:
+    def prove(name: str, *arguments: str, beside: tuple[str, ...] = ()) -> None:
         session.run(
-            "agent-memory-conformance", *arguments, "--strict", "--seed", "1",
+            *beside, "agent-memory-conformance", *arguments, "--strict", "--seed", "1",
             "--report", str(folder / f"{name}.json"), "--html", str(folder / f"{name}.html"),
         )  # fmt: skip
 
@@ -204,6 +204,25 @@ def conformance(session: nox.Session) -> None:
                 "--through", "url=redis://{host}:{port}", "--through", "timeout:=0.5",
                 "--through", "connect_timeout:=0.3",
             )  # fmt: skip
+    session.install("-e", "examples/qdrant-backend", "qdrant-edge-py>=0.9,<0.10")
+    words = "Qdrant filters by words, but does not rank by them as the contract asks"
+    common = (
+        "--off", f"keyword_search={words}", "--off", f"hybrid_search={words}",
+        "--patience", "600",
+    )  # fmt: skip
+    memory = "a space in memory ends with its handle"
+    prove(
+        "qdrant",
+        "qdrant", "--option", "url=:memory:", *common,
+        "--off", f"persistent={memory}", "--off", f"shared={memory}",
+    )  # fmt: skip
+    prove(
+        "qdrant-stand-in",
+        "qdrant", "--option", "url=@URL@", "--option", "timeout:=60", *common,
+        "--network", "127.0.0.1:@PORT@", "--through", "url=http://{host}:{port}",
+        "--through", "timeout:=0.7", "--through", "retries:=1",
+        beside=("python", "examples/qdrant-backend/tests/stand_in.py"),
+    )  # fmt: skip
     with (folder / "matrix.md").open("w") as matrix:
         session.run(
             "agent-memory-conformance", "matrix", *map(str, sorted(folder.glob("*.json"))),
@@ -271,6 +290,34 @@ def wheels(session: nox.Session) -> None:
                 },
                 external=True,
             )  # fmt: skip
+
+
+@nox.session
+def qdrant(session: nox.Session) -> None:
+    """Check and prove the third-party backend in examples/, as its author does: from wheels."""
+    source = ROOT / "examples" / "qdrant-backend"
+    dist = Path(session.create_tmp()).resolve() / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.install("build", "hatchling", "uv")
+    for folder in (ROOT / "packages" / "core", ROOT / "packages" / "testkit", source):
+        session.run("python", "-m", "build", "--no-isolation", "--outdir", str(dist), str(folder),
+                    silent=True)  # fmt: skip
+    environment = dist.parent / "author"
+    shutil.rmtree(environment, ignore_errors=True)
+    session.run("python", "-m", "venv", "--without-pip", str(environment))
+    python = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
+    session.run(
+        "uv", "pip", "install", "--quiet", "--python", str(python), "--find-links", str(dist),
+        *_just_built(), "--refresh-package=agent-memory-qdrant", "agent-memory-qdrant[test]",
+    )  # fmt: skip
+    with session.chdir(source):
+        for command in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy", "src", "tests"]):
+            session.run(str(python), "-m", *command, external=True)
+        how = session.posargs or ["--conformance-strict"]
+        session.run(
+            str(python), "-m", "pytest", *how, external=True,
+            env={"AGENT_MEMORY_CONFORMANCE_PATIENCE": "600"},
+        )  # fmt: skip
 
 
 @nox.session

@@ -444,6 +444,12 @@ def test_a_space_has_a_name(space: Any) -> None:
         backend(space=space)
 
 
+def test_a_space_has_a_name_that_engines_can_encode() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"space=.*surrogate"):
+        backend(space="a\ud800")
+    assert backend(space="a b/\x00\U0001f600").space == "a b/\x00\U0001f600"
+
+
 def test_a_metric_is_one_of_three() -> None:
     assert backend(metric="l2").metric is Metric.L2
     with pytest.raises(InvalidArgumentError, match="metric='COS': expected one of cosine, l2, ip"):

@@ -30,6 +30,7 @@ from agent_memory.embeddings import Embeddings
 from agent_memory.predicates import matches, predicate_of
 from agent_memory_testkit import (
     RULES,
+    ConformanceFailure,
     ConformanceSuite,
     ExactEmbeddings,
     Profile,
@@ -54,7 +55,13 @@ from agent_memory_testkit.model import (
 from agent_memory_testkit.reference import ReferenceDatabase
 from agent_memory_testkit.rules import GROUPS, WHOLE, checked_by, rule_of_test
 from agent_memory_testkit.samples import DAY, MICROSECOND, NOW, TROUBLE, memory
-from agent_memory_testkit.suite.base import EFFORT_VARIABLE, hypothesis_settings, is_thorough
+from agent_memory_testkit.suite.base import (
+    EFFORT_VARIABLE,
+    PATIENCE_VARIABLE,
+    hypothesis_settings,
+    is_thorough,
+    patience,
+)
 
 TESTS = [name for name in dir(ConformanceSuite) if name.startswith("test_")]
 
@@ -328,6 +335,47 @@ def test_the_effort_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(EFFORT_VARIABLE, "thorogh")
     with pytest.raises(InvalidArgumentError, match="thorogh"):
         is_thorough()
+
+
+@pytest.mark.parametrize("wrong", ["", "long", "0", "-1", "nan", "inf"])
+def test_the_patience_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    monkeypatch.delenv(PATIENCE_VARIABLE, raising=False)
+    assert patience() == 120
+    monkeypatch.setenv(PATIENCE_VARIABLE, "0.5")
+    assert patience() == 0.5
+    monkeypatch.setenv(PATIENCE_VARIABLE, wrong)
+    with pytest.raises(InvalidArgumentError, match=PATIENCE_VARIABLE):
+        patience()
+
+
+def test_after_a_hang_the_others_have_less_time_and_are_told_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Hangs(ReferenceDatabase):
+        async def add_memories(self, memories: Any) -> list[str]:
+            await asyncio.sleep(60)
+            raise AssertionError("the kit has waited")
+
+    class Hanging(ConformanceSuite):
+        profile = Profile("hanging")
+
+        async def open(self, space: str, embeddings: Any) -> MemoryVectorDatabase:
+            return Hangs(embeddings, space=space, directory=self.directory)
+
+        async def clean_up(self, space: str, embeddings: Any) -> None:
+            """Nothing was added."""
+
+    Hanging.setup_class()
+    monkeypatch.setenv(PATIENCE_VARIABLE, "0.12")
+    try:
+        with pytest.raises(ConformanceFailure, match=r"more than 0\.12 s\n.*--patience"):
+            Hanging().test_add_1_ids_are_returned_in_the_order_given()
+        with pytest.raises(ConformanceFailure, match=r"more than 0\.01 s \(less than 0\.12 s"):
+            Hanging().test_add_1_ids_are_returned_in_the_order_given()
+    finally:
+        Hanging.teardown_class()
 
 
 def test_a_class_that_another_process_cannot_import_is_refused() -> None:

@@ -23,10 +23,13 @@ _LARGEST = 2**53
 
 
 def checked_space(space: object) -> str:
-    """Return the name of a space: any string that is not empty."""
+    """Return the name of a space: any text that is not empty and that UTF-8 can hold."""
     if not isinstance(space, str) or not space:
         raise InvalidArgumentError(f"space={space!r}: expected a name, a string that is not empty")
-    return space
+    try:
+        return ensure_encodable(space)
+    except ValueError as error:
+        raise InvalidArgumentError(f"space={space!r}: {error}") from None
 
 
 def checked_dimensions(dimensions: object, model: str) -> int:

@@ -3,7 +3,9 @@
 Done here once: validation of arguments and records, embedding in batches, hashes, paging
 arithmetic, ranking by recency, capability checks, the fingerprint of a space, life and death of a
 handle, and turning an engine's exceptions into ours. An engine subclasses `Backend` and implements
-the primitives at the end of the class; the names that it needs are in ``__all__``.
+the primitives at the end of the class; the names that it needs are in ``__all__``. (`help` leaves
+out names that begin with an underscore, and so the primitives: ``docs/backend.md`` shows how to
+print what they must do.)
 
 Data flows one way: a public method checks its arguments, calls primitives, shapes their answer.
 """
@@ -44,7 +46,13 @@ from agent_memory.errors import (
     InvalidArgumentError,
     UnsupportedCapabilityError,
 )
-from agent_memory.filters import Expression, FilterArguments
+from agent_memory.filters import (
+    LIST_TAG_FIELDS,
+    SCALAR_TAG_FIELDS,
+    TIME_FIELDS,
+    Expression,
+    FilterArguments,
+)
 from agent_memory.intake import latest, require_records, stored_forms
 from agent_memory.keywords import NO_KEYWORDS, parse_keywords
 from agent_memory.models import (
@@ -73,6 +81,9 @@ from agent_memory.scope import Scope
 from agent_memory.vectors import Vector, pack_vectors
 
 __all__ = [
+    "LIST_TAG_FIELDS",
+    "SCALAR_TAG_FIELDS",
+    "TIME_FIELDS",
     "Backend",
     "Fingerprint",
     "Hit",
@@ -80,9 +91,11 @@ __all__ = [
     "KeywordQuery",
     "Listing",
     "Metric",
+    "Predicate",
     "Ranking",
     "Replaced",
     "Row",
+    "Scope",
     "SemanticQuery",
     "Vector",
     "Window",
@@ -100,10 +113,17 @@ class Backend(MemoryVectorDatabase):
 
     Args:
         embeddings: turns text into vectors.
-        space: the name of the place that this handle reads and writes.
+        space: the name of the place that this handle reads and writes: any text that is not
+            empty, in any characters; an engine with narrower names encodes it, one to one.
         metric: how distances are measured.
 
-    Creating a handle does no I/O; the first call opens the engine.
+    Attributes:
+        embeddings: as given.
+        space: as given.
+        metric: as a `Metric`.
+
+    Creating a handle does no I/O; the first call opens the engine. `capabilities` is read before
+    that, also of handles that are never opened, so it follows from the options alone.
     """
 
     def __init__(
@@ -489,7 +509,11 @@ class Backend(MemoryVectorDatabase):
 
     @abstractmethod
     async def _close(self) -> None:
-        """Release what `_open` acquired; also called when `_open` failed or never ran."""
+        """Release what `_open` acquired; also called when `_open` failed or never ran.
+
+        Other primitives may still be running. Let them end, or let them raise anything: their
+        callers are told that the handle was closed.
+        """
 
     @abstractmethod
     async def _put(self, rows: Sequence[Row], scope: Scope | None) -> Sequence[str]:
@@ -501,7 +525,12 @@ class Backend(MemoryVectorDatabase):
 
     @abstractmethod
     async def _replace(self, rows: Sequence[Row], scope: Scope | None) -> Replaced:
-        """Replace records that exist (and lie in ``scope``); create none. One step, as `_put`."""
+        """Replace records that exist (and lie in ``scope``); create none. One step, as `_put`.
+
+        A row without a vector keeps the stored one, if the stored text is that of the row. If it
+        is not, the row is left alone and its id returned in ``stale``: this text is embedded
+        then, and the row comes once more.
+        """
 
     @abstractmethod
     async def _remove(self, ids: Sequence[str], scope: Scope | None) -> int:
@@ -531,7 +560,10 @@ class Backend(MemoryVectorDatabase):
 
     @abstractmethod
     async def _rank_semantic(self, query: SemanticQuery) -> Ranking:
-        """Return the nearest records that meet ``query.where``, ties by id."""
+        """Return the nearest records that meet ``query.where``, ties by id.
+
+        Equal vectors must have equal distances: round to seven decimals before ordering.
+        """
 
     async def _rank_recent(self, query: SemanticQuery, recency: RecencyParams) -> Ranking:
         """Return the nearest, the first ``recency.candidates`` of them ranked by recency as well.
@@ -555,7 +587,7 @@ class Backend(MemoryVectorDatabase):
         raise NotImplementedError(f"{type(self).__name__} declares hybrid_search without having it")
 
     async def _ping(self) -> None:
-        """Ask the engine for a sign of life."""
+        """Ask the engine for a sign of life; if not overridden, by counting everything."""
         await self._count(None)
 
     def _translated(self, error: Exception) -> AgentMemoryError | None:

@@ -209,6 +209,13 @@ def _require_known(name: str, known: Sequence[str], kind: str) -> None:
 )
 @click.option("--thorough", is_flag=True, help="Ten times as many examples, and larger spaces.")
 @click.option(
+    "--patience",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="How long a test may take before it counts as hanging: more for a slow engine or a busy "
+    "machine. Else 120.",
+)
+@click.option(
     "--seed", type=click.IntRange(min=0), metavar="N", help="Repeat the examples of another run."
 )
 @click.option(
@@ -249,7 +256,7 @@ def run(ctx: click.Context, /, backend: str, **given: Any) -> None:
     seed = secrets.randbits(32) if given["seed"] is None else given["seed"]
     again = _repetition(ctx, given, seed)
     with tempfile.TemporaryDirectory(prefix="agent-memory-conformance-") as folder:
-        _isolate(folder, thorough=given["thorough"])
+        _isolate(folder, thorough=given["thorough"], patience=given["patience"])
         job = _with_declared_capabilities(job, given)
         report = _tested(job, given, Path(folder), seed=seed, again=again)
     ctx.exit(_exit_code(report, strict=given["strict"]))
@@ -282,9 +289,9 @@ def _job(backend: str, given: dict[str, Any]) -> Job:
     )
 
 
-def _isolate(folder: str, *, thorough: bool) -> None:
+def _isolate(folder: str, *, thorough: bool, patience: float | None) -> None:
     """Shield this process's pytest and hypothesis from the settings of where it was started."""
-    from agent_memory_testkit.suite.base import EFFORT_VARIABLE
+    from agent_memory_testkit.suite.base import EFFORT_VARIABLE, PATIENCE_VARIABLE
 
     for variable in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
         os.environ.pop(variable, None)
@@ -292,6 +299,8 @@ def _isolate(folder: str, *, thorough: bool) -> None:
     os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = folder
     if thorough:
         os.environ[EFFORT_VARIABLE] = "thorough"
+    if patience is not None:
+        os.environ[PATIENCE_VARIABLE] = str(patience)
 
 
 def _with_declared_capabilities(job: Job, given: dict[str, Any]) -> Job:
@@ -341,6 +350,8 @@ def _repetition(ctx: click.Context, given: dict[str, Any], seed: int) -> Again:
         words += ["--network", f"{host}:{port}", "--timeout", f"{given['timeout']:g}"]
     if given["thorough"]:
         words.append("--thorough")
+    if given["patience"] is not None:
+        words += ["--patience", f"{given['patience']:g}"]
 
     def again(rule: str, test: str) -> str:
         return shlex.join([*words, "--rules", rule, "--seed", str(seed)])
