@@ -210,17 +210,25 @@ class MemoryRecord(BaseModel):
     def from_trusted(cls, fields: dict[str, Any]) -> Self:
         """Return a record of ``fields``, all of them, which were valid when they were stored.
 
-        For backends, on the way out: `model_construct` does the same at five times the cost. The
+        For backends, on the way out: `model_construct` does the same at eight times the cost. The
         record takes ``fields`` over; do not change it afterwards.
         """
         record = cls.__new__(cls)
-        set_attribute = object.__setattr__
-        set_attribute(record, "__dict__", fields)
+        _set_fields(record, fields)
         # One set for all: whatever is assigned later, every field is in it already.
-        set_attribute(record, "__pydantic_fields_set__", _every_field(cls))
-        set_attribute(record, "__pydantic_extra__", None)
-        set_attribute(record, "__pydantic_private__", None)
+        _set_fields_set(record, _every_field(cls))
+        _set_extra(record, None)
+        _set_private(record, None)
         return record
+
+
+# What a model is made of, set without looking each up by its name.
+_set_fields, _set_fields_set, _set_extra, _set_private = (
+    BaseModel.__dict__[name].__set__
+    for name in (
+        "__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__",
+    )
+)  # fmt: skip
 
 
 @cache
