@@ -55,7 +55,7 @@ class StoreProcess:
             self.add(start)
 
     def turn(self, operation: str, first_query: int, *, repeats: int, seconds: float) -> Turn:
-        """Call an operation once to warm up, then ``repeats`` times or for some ``seconds``."""
+        """Call an operation once to warm up, then up to ``repeats`` times in some ``seconds``."""
         return Turn(*self._ask("turn", operation, first_query, repeats, seconds))
 
     def answers(self, operation: str, queries: int) -> list[list[int]]:
@@ -111,7 +111,7 @@ class _Server:
         time.sleep(_SETTLE_SECONDS)
         first = self._timed(operation, first_query)
         others: list[float] = []
-        while not others or (len(others) < repeats and sum(others) < seconds):
+        while len(others) < repeats and (not others or sum(others) < seconds):
             others.append(self._timed(operation, first_query + len(others)))
         return first, others
 

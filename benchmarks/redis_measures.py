@@ -19,10 +19,29 @@ import numpy as np
 import redis
 from material import BATCH, NEAREST, exact_answers, memories
 from measures import Bench, compared, recall
-from ours import records_of
-from redis_stores import TOGETHER, URL_VARIABLE, BareRedis, OursOnRedis
+from ours import FEW, records_of
+from redis_peers import (
+    NEAR_TENANTS,
+    TENANT,
+    LangChainRedis,
+    LangChainRedisOther,
+    Mem0Redis,
+    Mem0RedisOther,
+    OursAmongTenants,
+    OursOther,
+    tenants,
+)
+from redis_stores import (
+    IN_A_ROW,
+    TOGETHER,
+    URL_VARIABLE,
+    BareRedis,
+    OursOnRedis,
+    OursOnRedisCompared,
+)
 from report import Goal, Row, milliseconds
-from timing import ratio, typical
+from store import Store
+from timing import ratio, typical, undisturbed_ratio
 
 from agent_memory_redis import create
 
@@ -30,6 +49,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tools"))
 from redis_server import RedisServer
 
 _RECORDS = 10_000
+_ITERATED = (10_000, 100_000)
 _QUERIES = 200
 _GRAPHS = ((8, 100), (16, 200), (32, 400))
 """M and ef_construction; the second is the default."""
@@ -38,8 +58,104 @@ _SIZES = (256, 768, 1_536)
 
 
 def against_redis(bench: Bench) -> list[Row]:
-    """Search, count and add, against the bare commands."""
-    return [*_reading(bench), _adding(bench)]
+    """Everything but iterating, against the bare commands."""
+    return [*_reading(bench), *_writing(bench)]
+
+
+def iterating(bench: Bench) -> list[Row]:
+    """Reading all memories, against a bare cursor; vectors do not matter here."""
+    rows = []
+    for records in _ITERATED:
+        with _server(), _small(bench, clustered=True, records=records) as some:
+            some.load([OursOnRedisCompared])
+            some.processes |= some.opened([BareRedis], some.material)
+            times = some.times(
+                {
+                    "ours": (OursOnRedisCompared, "iterate"),
+                    "sorted": (BareRedis, "iterate"),
+                    "unsorted": (BareRedis, "iterate_unsorted"),
+                }
+            )
+        what = f"iter_memories, {records:,} records"
+        rows += [
+            compared(
+                what, times["ours"], "bare cursor, sorted", times["sorted"], Goal(1.5, at_most=True)
+            ),
+            compared(what, times["ours"], "bare cursor, unsorted", times["unsorted"]),
+        ]
+    return rows
+
+
+def against_peers(bench: Bench) -> list[Row]:
+    """Other libraries' Redis stores on the same server: speed, and what was not asked for."""
+    kinds: list[type[Store]] = [OursAmongTenants, *(kind for kind, _ in _PEERS.values())]
+    rows = []
+    with _server(), _small(bench, clustered=True) as small:
+        seconds = small.load(kinds)
+        for operation, what in (("search", "search"), ("search_filtered", "search, filter 1 %")):
+            times = small.times({kind.__name__: (kind, operation) for kind in kinds})
+            ours = times[OursAmongTenants.__name__]
+            rows += [
+                compared(what, ours, name, times[kind.__name__])
+                for name, (kind, _) in _PEERS.items()
+            ]
+        rows += [
+            Row(
+                "add",
+                f"{_RECORDS / seconds[OursAmongTenants]:,.0f}/s",
+                name,
+                f"{_RECORDS / seconds[kind]:,.0f}/s",
+                seconds[kind] / seconds[OursAmongTenants],
+            )
+            for name, (kind, _) in _PEERS.items()
+        ]
+        exact = exact_answers(small.material, queries=_QUERIES)
+        recalls = {
+            kind: recall(small.loaded(kind).answers("search", _QUERIES), exact) for kind in kinds
+        }
+        rows += [
+            _counted(f"recall@{NEAREST}", recalls[OursAmongTenants], name, recalls[kind])
+            for name, (kind, _) in _PEERS.items()
+        ]
+    mistakes = [_mistakes(bench, *pair) for pair in (_OURS, *_PEERS.values())]
+    for number, what in enumerate(
+        (
+            f"user {TENANT!r}: memories of {', '.join(map(repr, NEAR_TENANTS[1:]))}",
+            "memories of another collection, whose name begins alike",
+        )
+    ):
+        rows += [
+            _counted(what, mistakes[0][number], name, theirs[number])
+            for name, theirs in zip(_PEERS, mistakes[1:], strict=True)
+        ]
+    return rows
+
+
+_OURS: tuple[type[Store], type[Store]] = (OursAmongTenants, OursOther)
+_PEERS: dict[str, tuple[type[Store], type[Store]]] = {
+    "langchain-redis": (LangChainRedis, LangChainRedisOther),
+    "mem0": (Mem0Redis, Mem0RedisOther),
+}
+"""Each with another collection beside it."""
+
+
+def _mistakes(bench: Bench, kind: type[Store], other: type[Store]) -> tuple[int, int]:
+    """Return how many memories of other tenants, and of another collection, a search returns."""
+    material = bench.material
+    with _server():
+        asked: Any = kind(material)
+        beside = other(material)
+        vectors = material.vectors(0, len(NEAR_TENANTS))
+        asked.add(asked.prepared(tenants(), vectors))
+        strangers = set(asked.strangers(0)) - {0}
+        moved = [each._replace(number=each.number + 100) for each in tenants()]
+        beside.add(beside.prepared(moved, vectors))
+        from_beside = [each for each in asked.search(0) if each >= 100]
+    return len(strangers), len(from_beside)
+
+
+def _counted(what: str, ours: float, name: str, theirs: float) -> Row:
+    return Row(what, f"{ours:.4g}", name, f"{theirs:.4g}", theirs, "")
 
 
 def recall_table(bench: Bench) -> list[Row]:
@@ -94,6 +210,8 @@ def sizes(_: Bench) -> list[Row]:
 
 SECTIONS: dict[str, Callable[[Bench], list[Row]]] = {
     "redis": against_redis,
+    "redis-iter": iterating,
+    "redis-peers": against_peers,
     "redis-recall": recall_table,
     "redis-memory": sizes,
 }
@@ -113,7 +231,12 @@ def _reading(bench: Bench) -> list[Row]:
         together = small.times(
             {"ours": (OursOnRedis, "search_together"), "bare": (BareRedis, "search_together")}
         )
-        counts = small.times({"ours": (OursOnRedis, "count"), "bare": (BareRedis, "count")})
+        others = {
+            operation: small.times(
+                {"ours": (OursOnRedis, operation), "bare": (BareRedis, operation)}
+            )
+            for operation in ("count", "list_near_end", "get")
+        }
     bare = "bare FT.SEARCH"
     return [
         compared(
@@ -128,29 +251,59 @@ def _reading(bench: Bench) -> list[Row]:
         ),
         Row(
             f"search, {TOGETHER} at once",
-            f"{TOGETHER / typical(together['ours']):,.0f}/s",
+            f"{TOGETHER * IN_A_ROW / typical(together['ours']):,.0f}/s",
             bare,
-            f"{TOGETHER / typical(together['bare']):,.0f}/s",
+            f"{TOGETHER * IN_A_ROW / typical(together['bare']):,.0f}/s",
             ratio(together["bare"], together["ours"]),
             goal=Goal(0.95, at_most=False),
+            undisturbed=undisturbed_ratio(together["bare"], together["ours"]),
         ),
-        compared(
-            "count", counts["ours"], f"{bare} LIMIT 0 0", counts["bare"], Goal(1.2, at_most=True)
+        *(
+            compared(
+                what,
+                others[operation]["ours"],
+                against,
+                others[operation]["bare"],
+                Goal(bound, at_most=True),
+            )
+            for operation, what, against, bound in (
+                ("count", "count", f"{bare} LIMIT 0 0", 1.2),
+                ("list_near_end", f"list {FEW}, offset 9,000", f"{bare} SORTBY", 1.3),
+                ("get", f"get {FEW} by id", "bare pipeline of HGET", 1.5),
+            )
         ),
     ]
 
 
-def _adding(bench: Bench) -> Row:
+def _writing(bench: Bench) -> list[Row]:
     with _server(), _small(bench, clustered=True) as small:
-        seconds = small.load([OursOnRedis, BareRedis])
-    return Row(
-        "add",
-        f"{_RECORDS / seconds[OursOnRedis]:,.0f}/s",
-        "bare pipelined HSET of the same fields",
-        f"{_RECORDS / seconds[BareRedis]:,.0f}/s",
-        seconds[BareRedis] / seconds[OursOnRedis],
-        goal=Goal(0.7, at_most=False),
-    )
+        both: list[type[Store]] = [OursOnRedis, BareRedis]
+        adding = small.load(both)
+        deleting = dict.fromkeys(both, 0.0)
+        # What is deleted first has more neighbours to be taken out of, so each is once first.
+        for half in range(2):
+            for kind in both[half:] + both[:half]:
+                # The first call of a turn warms up; here it is the only one.
+                turn = small.processes[kind].turn("delete_half", half, repeats=0, seconds=0)
+                deleting[kind] += turn.first
+    return [
+        Row(
+            "add",
+            f"{_RECORDS / adding[OursOnRedis]:,.0f}/s",
+            "bare pipelined HSET of the same fields",
+            f"{_RECORDS / adding[BareRedis]:,.0f}/s",
+            adding[BareRedis] / adding[OursOnRedis],
+            goal=Goal(0.7, at_most=False),
+        ),
+        Row(
+            f"delete {_RECORDS:,}, 5,000 in a call",
+            milliseconds(deleting[OursOnRedis]),
+            "bare pipelined UNLINK",
+            milliseconds(deleting[BareRedis]),
+            deleting[OursOnRedis] / deleting[BareRedis],
+            goal=Goal(1.5, at_most=True),
+        ),
+    ]
 
 
 def _loaded(store: OursOnRedis) -> float:
@@ -173,11 +326,11 @@ def _server() -> Iterator[str]:
 
 
 @contextmanager
-def _small(bench: Bench, *, clustered: bool) -> Iterator[Bench]:
-    """A bench with `_RECORDS` records."""
+def _small(bench: Bench, *, clustered: bool, records: int = _RECORDS) -> Iterator[Bench]:
+    """A bench with material of its own."""
     small = Bench(
         bench.folder,
-        bench.other_material(_RECORDS, clustered=clustered),
+        bench.other_material(records, clustered=clustered),
         bench.rounds,
         bench.progress,
     )

@@ -184,6 +184,39 @@ def test_cancelled_pipelines_leave_no_foreign_answers_behind(any_url: str) -> No
     asyncio.run(scenario())
 
 
+async def asked(client: Any, which: int) -> list[int]:
+    """Read numbers that `put_numbers` has stored in one round trip."""
+    replies = await client.ask(*(("GET", f"pool:number:{which + n}") for n in range(20)))
+    return [int(each) for each in replies]
+
+
+def test_the_answer_to_a_cancelled_round_trip_is_nobody_elses(any_url: str) -> None:
+    async def scenario() -> None:
+        async with connected(any_url, max_connections=1) as client:
+            await put_numbers(client)
+            waiting = asyncio.create_task(client.ask(("BLPOP", "pool:nothing", 1)))
+            await asyncio.sleep(0.1)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            assert await asked(client, 3) == [*range(3, 23)]
+
+    asyncio.run(scenario())
+
+
+def test_an_error_among_several_replies_is_raised_and_the_others_are_read(any_url: str) -> None:
+    async def scenario() -> None:
+        async with connected(any_url, max_connections=1) as client:
+            await put_numbers(client)
+            commands = [("GET", "pool:number:1"), ("HGET", "pool:number:1", "x")] * 2
+            with pytest.raises(exceptions.ResponseError, match="WRONGTYPE"):
+                await client.ask(*commands, ("GET", "pool:number:2"))
+            connected_before = client.connected
+            assert await asked(client, 3) == [*range(3, 23)]
+            assert client.connected == connected_before  # nothing that was left over
+
+    asyncio.run(scenario())
+
+
 def test_a_waiting_call_that_is_cancelled_when_its_turn_comes_passes_it_on(redis_url: str) -> None:
     async def scenario() -> None:
         async with connected(redis_url, max_connections=1, pool_timeout=5) as client:
@@ -269,6 +302,21 @@ def test_a_timeout_is_not_retried() -> None:
         asyncio.run(scenario(server))
 
 
+def test_a_server_that_takes_nothing_in_is_not_waited_for() -> None:
+    async def scenario(server: RedisServer) -> None:
+        async with connected(server.url, timeout=0.2, retries=20) as client:
+            await client.ping()
+            server.pause()
+            async with asyncio.timeout(60):  # instead of waiting for ever
+                with pytest.raises(exceptions.TimeoutError):
+                    await client.ask(("SET", "key", b"x" * 20_000_000))
+            server.resume()
+            assert await client.ping()
+
+    with RedisServer() as server:
+        asyncio.run(scenario(server))
+
+
 class BreakingServer:
     """Takes commands, and breaks the connection instead of answering until it has had enough."""
 
@@ -307,6 +355,10 @@ def test_a_read_is_repeated_when_the_connection_breaks() -> None:
         async with server.client(retries=3) as client:
             assert await client.exists("key") == 1
         assert server.commands == [b"EXISTS"] * 3
+        server = BreakingServer(breaks=2)
+        async with server.client(retries=3) as client:
+            assert await client.ask(("EXISTS", "key"), ("EXISTS", "key")) == [1, 1]
+        assert server.commands == [b"EXISTS"] * 4
 
     asyncio.run(scenario())
 
@@ -319,6 +371,12 @@ def test_what_may_have_been_done_is_not_repeated(command: tuple[Any, ...]) -> No
             with pytest.raises(exceptions.ConnectionError):
                 await client.execute_command(*command)
         assert server.commands == [command[0].encode()]
+        for commands in ([command], [command, command]):
+            server = BreakingServer(breaks=1)
+            async with server.client(retries=3) as client:
+                with pytest.raises(exceptions.ConnectionError):
+                    await client.ask(*commands)
+            assert server.commands == [command[0].encode()]
 
     asyncio.run(scenario())
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import JsonValue
 from redis.asyncio import Redis
 
 from agent_memory import BackendError, EmbeddingMismatchError, MemoryRecord
 from agent_memory.filters import TIME_FIELDS
+from agent_memory.models import MAX_JSON_DEPTH
 from agent_memory_redis import RedisBackend, create
-from agent_memory_redis.records import from_payload, to_payload
+from agent_memory_redis.records import from_payloads, to_payload
 from agent_memory_redis.schema import Layout
 from agent_memory_testkit import strategies
 from agent_memory_testkit.embedders import ExactEmbeddings
@@ -105,14 +108,33 @@ def test_keys_are_readable() -> None:
 
 @given(record=strategies.records())
 def test_a_payload_holds_the_whole_record(record: MemoryRecord) -> None:
-    back = from_payload(to_payload(record).encode())
+    [back] = from_payloads([to_payload(record).encode()])
     assert differing_fields(back, record) == {}
     assert list(back.__dict__) == list(MemoryRecord.model_fields)
 
 
+def test_a_payload_holds_the_largest_and_deepest_metadata() -> None:
+    deep: JsonValue = []
+    for _ in range(MAX_JSON_DEPTH - 1):
+        deep = [deep]
+    numbers = [
+        10**4_000 - 1,
+        1 - 10**4_000,
+        2**63,
+        2**53 + 1,
+        5e-324,
+        sys.float_info.max,
+        0.1,
+        -0.0,
+    ]
+    record = memory("m", metadata={"deep": deep, "numbers": numbers})
+    [back] = from_payloads([to_payload(record).encode()])
+    assert repr(back.metadata) == repr(record.metadata)
+
+
 def test_records_from_payloads_share_nothing() -> None:
     payload = to_payload(memory("m")).encode()
-    one, other = from_payload(payload), from_payload(payload)
+    one, other = from_payloads([payload, payload])
     one.metadata["changed"] = True
     one.extraction_strategy_config["changed"] = True
     assert (other.metadata, other.extraction_strategy_config) == ({}, {})

@@ -61,15 +61,14 @@ class Commands:
 
     async def queries(self, commands: Sequence[Command]) -> Sequence[Any]:
         """Send queries of the index in one round trip and return their replies."""
-        return await self._with_index(lambda: self._queries(commands))
+        return await self._with_index(lambda: self._client.ask(*commands))
 
     async def read(self, keys: Sequence[str], field: str) -> Sequence[bytes | None]:
         """Return one field of each of these hashes, ``None`` where there is none."""
         if self.is_cluster:
             return await self.keyed([("HGET", key, field) for key in keys])
-        values: Sequence[bytes | None] = await self.one(
-            "EVAL", scripts.READ, len(keys), *keys, field
-        )
+        values: Sequence[bytes | None]
+        [values] = await self._client.ask(("EVAL", scripts.READ, len(keys), *keys, field))
         return values
 
     async def unlink(self, keys: Sequence[str]) -> int:
@@ -108,15 +107,10 @@ class Commands:
                 if made == self._indexes_made and self._trusted == self._client.connected:
                     return answer
 
-    async def _queries(self, commands: Sequence[Command]) -> Sequence[Any]:
-        if len(commands) == 1:
-            return [await self.one(*commands[0])]
-        if self.is_cluster:
-            return await asyncio.gather(*(self.one(*each) for each in commands))
-        return await self.keyed(commands)
-
     async def keyed(self, commands: Sequence[Command]) -> Sequence[Any]:
         """Send commands that each name one key in one round trip and return their replies."""
+        if not self.is_cluster:
+            return await self._client.ask(*commands)  # type: ignore[no-any-return]
         async with self._client.pipeline(transaction=False) as pipeline:
             for each in commands:
                 pipeline.execute_command(*each)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar
 
+from hiredis import pack_command
 from redis import exceptions
 from redis.asyncio import Redis, Sentinel
 from redis.asyncio.cluster import ClusterNode, ClusterPipeline, RedisCluster
@@ -344,6 +345,38 @@ class _Client(Redis):
 
         return await self._policy.run(attempt, partial(_may_repeat, args[0]))
 
+    async def ask(self, *commands: Sequence[Any]) -> list[Any]:
+        """Send commands of one kind in one round trip and return the replies as they come.
+
+        `execute_command` and a pipeline do the same, but what they do around it (packing in Python,
+        a task and a timer to send, measuring) takes half as long as a quick query.
+        """
+        if len(commands) > 1 and commands[0][0] not in _READS:
+            return await self._asked(commands)  # when one fails, others may be done
+        return await self._policy.run(
+            lambda: self._asked(commands), partial(_may_repeat, commands[0][0])
+        )
+
+    async def _asked(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        connection: Any = await self.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+        replies: list[Any] = []
+        failure: exceptions.ResponseError | None = None
+        try:
+            # Into the buffer of a connection that was just seen to be open. Should the server not
+            # take it, the time runs out that it has for its reply.
+            packed = [pack_command(tuple(each)) for each in commands]
+            connection._writer.writelines(packed)
+            for _ in commands:
+                try:
+                    replies.append(await connection.read_response())
+                except exceptions.ResponseError as error:  # the other replies come all the same
+                    failure = failure or error
+        finally:
+            await self.connection_pool.release(connection)
+        if failure is not None:
+            raise failure
+        return replies
+
 
 def _sentinel_pool(target: Target, options: dict[str, Any]) -> _SentinelPool:
     # One login for servers and Sentinels, as in RedisVL.
@@ -414,6 +447,10 @@ class _ClusterClient(RedisCluster):
         After a failed pipeline it does so only if it is to try again itself.
         """
         self._initialize = True
+
+    async def ask(self, *commands: Sequence[Any]) -> list[Any]:
+        """Send commands side by side, wherever each belongs, and return the replies."""
+        return await asyncio.gather(*(self.execute_command(*each) for each in commands))
 
     def pipeline(self, transaction: Any = None, shard_hint: Any = None) -> ClusterPipeline:
         if shard_hint is not None:

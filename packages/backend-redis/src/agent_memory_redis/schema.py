@@ -89,7 +89,7 @@ def create_command(
 ) -> list[str | int | float]:
     """Return the command that makes the index of a space, which is empty if it is new."""
     # Late: it takes half a second, which a process that finds its index there can spare.
-    from redisvl.schema import IndexSchema  # type: ignore[import-untyped]
+    from redisvl.schema import IndexSchema
 
     vector: dict[str, Any] = {
         "algorithm": vectors.algorithm,

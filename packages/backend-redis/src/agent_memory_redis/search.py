@@ -411,9 +411,10 @@ class Searches:
         for key, fields in zip(reply[1::2], reply[2::2], strict=True):
             if not fields or len(fields) < 4:  # deleted while the engine answered
                 continue
-            # Which of the two comes first is the engine's choice.
-            said, extra = (1, 3) if fields[0] == _DISTANCE_NAME else (3, 1)
-            found.append(Found(dist(fields[said]), memory_id(key), fields[extra]))
+            name, said, _, extra = fields
+            if name != _DISTANCE_NAME:  # which of the two comes first is the engine's choice
+                said, extra = extra, said
+            found.append(Found(dist(said), memory_id(key), extra))
         found.sort()
         return found
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, Unpack
 
@@ -245,7 +245,7 @@ class Backend(MemoryVectorDatabase):
                 )
 
             # Without a total, one hit more than asked for tells whether there is a next page.
-            asked = window if with_total else replace(window, limit=window.limit + 1)
+            asked = window if with_total else Window(window.offset, window.limit + 1, False)
             if recency is None:
                 ranking = await rank(asked)
             elif vector is not None and mode is SearchMode.SEMANTIC:
@@ -255,7 +255,7 @@ class Backend(MemoryVectorDatabase):
             else:
                 ranking = await self._by_recency(rank, recency, asked)
             hits = ranking.hits[: window.limit]
-            results = await _offload(len(hits), lambda: [self._result(hit, mode) for hit in hits])
+            results = await _offload(len(hits), lambda: self._results(hits, mode))
         return _page(
             results,
             total=ranking.total,
@@ -410,42 +410,36 @@ class Backend(MemoryVectorDatabase):
         assert hit.dist is not None
         return self.metric.score(hit.dist)
 
-    def _result(self, hit: Hit, mode: SearchMode) -> MemoryRecordResult:
-        return as_result(
-            hit.record,
-            dist=hit.dist,
-            score=self._score(hit),
-            score_type=ScoreType(mode.value),
-        )
+    def _results(self, hits: Sequence[Hit], mode: SearchMode) -> list[MemoryRecordResult]:
+        score_type, score_of = ScoreType(mode.value), self.metric.score
+        return [
+            as_result(
+                record,
+                dist,
+                score_of(dist) if score is None and dist is not None else score,
+                score_type,
+            )
+            for record, dist, score in hits
+        ]
 
     # --- life --------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def _engine(self) -> AsyncIterator[None]:
+    def _engine(self) -> _Call:
         """Make sure that the engine is open, and speak of its failures in our terms."""
-        self._ensure_not_closed()
-        with self._in_our_terms():
-            try:
-                if self._fingerprint is None:
-                    await self._open_once()
-                yield
-            except AgentMemoryError:
-                raise
-            except Exception as error:
-                if self._closed:  # by another task, under this call
-                    raise self._closed_error() from error
-                raise
+        return _Call(self)
 
     @contextmanager
     def _in_our_terms(self) -> Iterator[None]:
         try:
             yield
-        except AgentMemoryError:
-            raise
         except Exception as error:
-            ours = self._translated(error)
-            if ours is None:
-                raise
+            self._raise_in_our_terms(error)
+            raise
+
+    def _raise_in_our_terms(self, error: Exception) -> None:
+        """Raise our error for an engine's; return if there is none, or if it is ours already."""
+        ours = None if isinstance(error, AgentMemoryError) else self._translated(error)
+        if ours is not None:
             raise ours from error
 
     async def _open_once(self) -> None:
@@ -593,6 +587,37 @@ class Backend(MemoryVectorDatabase):
     def _translated(self, error: Exception) -> AgentMemoryError | None:
         """Return our error for an engine's exception; ``None`` lets it pass as it is."""
         return None
+
+
+class _Call:
+    """One call of an engine. A class: a decorated generator would cost ten times as much."""
+
+    __slots__ = ("_backend",)
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def __aenter__(self) -> None:
+        backend = self._backend
+        backend._ensure_not_closed()
+        if backend._fingerprint is None:
+            try:
+                await backend._open_once()
+            except Exception as error:
+                self._explain(error)
+                raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if isinstance(error, Exception):
+            self._explain(error)
+
+    def _explain(self, error: Exception) -> None:
+        backend = self._backend
+        if backend._closed and not isinstance(error, AgentMemoryError):
+            raise backend._closed_error() from error  # by another task, under this call
+        backend._raise_in_our_terms(error)
 
 
 async def _copied(memories: Sequence[MemoryRecord]) -> list[MemoryRecord]:

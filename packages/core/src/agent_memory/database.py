@@ -254,16 +254,19 @@ def outside_scope(taken: Sequence[str], scope: Scope) -> ScopeError:
 
 def as_listed(record: MemoryRecord) -> MemoryRecordResult:
     """Return ``record`` as a result without a score, as `list_memories` returns it."""
-    return as_result(record, dist=None, score=None, score_type=None)
+    return as_result(record, None, None, None)
 
 
 def as_result(
-    record: MemoryRecord, *, dist: float | None, score: float | None, score_type: ScoreType | None
+    record: MemoryRecord, dist: float | None, score: float | None, score_type: ScoreType | None
 ) -> MemoryRecordResult:
-    """Return ``record`` as a result; it came out of an engine, so it is not validated again."""
-    return MemoryRecordResult.from_trusted(
-        {**record.__dict__, "dist": dist, "score": score, "score_type": score_type}
-    )
+    """Return ``record`` as a result; it came out of an engine, so it is not validated again.
+
+    The result takes the record's fields over: do not use the record afterwards.
+    """
+    fields = record.__dict__
+    fields["dist"], fields["score"], fields["score_type"] = dist, score, score_type
+    return MemoryRecordResult.from_trusted(fields)
 
 
 def narrowed(arguments: Mapping[str, Any], narrower: Filter) -> dict[str, Any]:

@@ -34,7 +34,8 @@ class Metric(StrEnum):
         """
         if self is Metric.L2:
             return 1.0 / (1.0 + dist)
-        return min(1.0, max(0.0, 1.0 - dist))
+        score = 1.0 - dist
+        return score if 0.0 <= score <= 1.0 else min(1.0, max(0.0, score))
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ def _rows_of(vectors: Any, dimensions: int) -> list[Vector]:
 
 def _packed(vector: Any, text: str, *, dimensions: int, model: str, zero_allowed: bool) -> Vector:
     try:
-        values = array("f", vector.tolist() if hasattr(vector, "tolist") else vector)
+        values = _floats(vector)
     except (TypeError, ValueError, OverflowError) as error:
         raise EmbeddingError(
             f"{model!r} returned no vector of numbers for {_shown(text)}: {error}"
@@ -91,6 +91,20 @@ def _packed(vector: Any, text: str, *, dimensions: int, model: str, zero_allowed
             f"{model!r} returned a vector of zeros for {_shown(text)}, which has no direction"
         )
     return cast(Vector, memoryview(values).toreadonly())
+
+
+def _floats(vector: Any) -> array[float]:
+    if not hasattr(vector, "tolist"):
+        return array("f", vector)
+    try:
+        buffer = memoryview(vector)
+    except (TypeError, ValueError):  # a tensor, or an array of a type that buffers cannot have
+        return array("f", vector.tolist())
+    if buffer.format != "f" or buffer.ndim != 1:
+        return array("f", vector.tolist())
+    values = array("f")
+    values.frombytes(buffer.tobytes())
+    return values
 
 
 def _shown(text: str) -> str:

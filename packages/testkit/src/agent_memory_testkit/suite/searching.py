@@ -689,7 +689,9 @@ class SearchingRules(SuiteBase):
                     got=scores,
                     should="falling",
                 )
-                for each in found.memories if words is not None else ():
+                if words is None:
+                    continue
+                for each in found.memories:
                     weighed = alpha * meaning[each.id] + (1 - alpha) * words.get(each.id, 0.0)
                     case.close_to(each.score, weighed, f"score of {each.id!r}, {said}")
 
