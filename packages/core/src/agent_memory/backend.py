@@ -355,8 +355,7 @@ class Backend(MemoryVectorDatabase):
     async def _embed_query(self, text: str) -> Vector:
         with _embedding_errors(self.embeddings):
             vector = await self.embeddings.aembed_query(text)
-        # An array becomes a matrix of one row, which is checked as a whole.
-        return self._packed(vector[None] if _is_array(vector) else [vector], [text])[0]
+        return self._packed([vector], [text])[0]
 
     def _packed(self, vectors: Any, texts: Sequence[str]) -> list[Vector]:
         assert self._fingerprint is not None
@@ -641,10 +640,6 @@ def _page(
 
 def _described(fingerprint: Fingerprint) -> str:
     return f"{fingerprint.model!r}, {fingerprint.dimensions} dimensions, {fingerprint.metric.value}"
-
-
-def _is_array(vector: Any) -> bool:
-    return getattr(vector, "ndim", None) == 1
 
 
 @contextmanager
