@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import itertools
+import json
 import re
 import subprocess
 import sys
@@ -376,6 +378,28 @@ def test_after_a_hang_the_others_have_less_time_and_are_told_so(
             Hanging().test_add_1_ids_are_returned_in_the_order_given()
     finally:
         Hanging.teardown_class()
+
+
+def test_another_process_imports_what_this_one_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "beside_the_tests.py").write_text(
+        "from agent_memory_testkit.reference import ReferenceDatabase\n"
+    )
+    (tmp_path / "test_of_another.py").write_text(
+        "from beside_the_tests import ReferenceDatabase\n"
+        "from agent_memory_testkit import ConformanceSuite, Profile\n"
+        "class TestOther(ConformanceSuite):\n"
+        "    profile = Profile('other')\n"
+        "    async def open(self, space, embeddings):\n"
+        "        return ReferenceDatabase(embeddings, space=space, directory=self.directory)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)  # as pytest's option pythonpath does
+    suite = importlib.import_module("test_of_another").TestOther
+    suite.directory = tmp_path
+    with suite().second_process(Task("space", add=("1", "2"))) as process:
+        output, _ = process.communicate()
+    assert json.loads(output) == {"said": "acknowledged", "ids": ["1", "2"]}
 
 
 def test_a_class_that_another_process_cannot_import_is_refused() -> None:

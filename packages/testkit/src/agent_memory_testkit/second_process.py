@@ -1,7 +1,7 @@
 """Another process that uses the same backend: `started` by the suite, and what runs in it.
 
-The process loads the module of the test class from its file and opens the space through the
-class's ``open``.
+The process loads the module of the test class from its file, with the import path of this process
+(pytest's ``pythonpath``, a conftest), and opens the space through the class's ``open``.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def started(task: Task, *, suite: type, directory: Path) -> subprocess.Popen[str
             f"level of a module, or override second_process"
         )
     job = {
+        "path": sys.path,
         "file": module.__file__,
         "module": suite.__module__,
         "suite": suite.__qualname__,
@@ -85,6 +86,7 @@ def _loaded(name: str, file: str) -> ModuleType:
 def main() -> None:
     """Do the job that the command line describes."""
     job = json.loads(sys.argv[1])
+    sys.path[:] = job["path"]
     suite: Any = _loaded(job["module"], job["file"])
     for name in job["suite"].split("."):
         suite = getattr(suite, name)
