@@ -174,24 +174,19 @@ def write_project(names: ProjectNames, into: Path) -> tuple[Path, list[str]]:
     """
     files = project_files(names)
     target = into.resolve() / names.distribution
-    _require_absent(target)
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:
         for path, text in files.items():
             file = draft / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8", newline="\n")
-        _require_absent(target)
+        if target.exists() or target.is_symlink():
+            raise InvalidArgumentError(
+                f"{target} exists already and is left as it is: choose another name, or another "
+                f"folder with --into"
+            )
         draft.rename(target)
     finally:
         if draft.exists():
             shutil.rmtree(draft)
     return target, sorted(files)
-
-
-def _require_absent(target: Path) -> None:
-    if target.exists() or target.is_symlink():
-        raise InvalidArgumentError(
-            f"{target} exists already and is left as it is: choose another name, or another folder "
-            f"with --into"
-        )
