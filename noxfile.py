@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import nox
 
@@ -41,8 +44,23 @@ EVERYTHING = [
     "-e", "packages/server-compat",
     "-e", "packages/testkit",
 ]  # fmt: skip
+
+
+class User(NamedTuple):
+    """Somebody who installs wheels, and what must work for them then."""
+
+    name: str
+    wheels: list[str]
+    script: str
+    """Python that runs in their environment, in a folder outside the source tree."""
+    options: list[str] = []
+    """Of the installer."""
+    redis: bool = False
+    """Whether they have a server."""
+
+
 USERS = [
-    (
+    User(
         "core-alone",
         ["agent-memory"],
         """
@@ -60,7 +78,25 @@ command = subprocess.run(["agent-memory"], capture_output=True, text=True)
 assert command.returncode == 1 and "agent-memory[cli]" in command.stderr, command
 """,
     ),
-    (
+    User(
+        "in-memory",
+        ["agent-memory", "agent-memory-inmemory"],
+        """
+import asyncio
+import agent_memory
+class Lengths:
+    model, dimensions = "lengths", 2
+    async def aembed_documents(self, texts): return [[len(each), 1.0] for each in texts]
+    async def aembed_query(self, text): return [len(text), 1.0]
+async def main():
+    async with agent_memory.create_memory_vector_db("inmemory", embeddings=Lengths()) as db:
+        await db.add_memories([agent_memory.MemoryRecord(id="seat", text="window seats")])
+        page = await db.search_memories("where to sit?")
+        assert [each.id for each in page.memories] == ["seat"], page
+asyncio.run(main())
+""",
+    ),
+    User(
         "operator",
         ["agent-memory[cli,local]", "agent-memory-inmemory"],
         """
@@ -81,7 +117,7 @@ assert json.loads(found.stdout)["memories"][0]["id"] == "seat", found
 subprocess.run(["agent-memory", "demo"], check=True, stdout=subprocess.DEVNULL)
 """,
     ),
-    (
+    User(
         "redis",
         ["agent-memory[cli,local]", "agent-memory-redis"],
         """
@@ -95,8 +131,9 @@ found = subprocess.run(
 )
 assert json.loads(found.stdout)["memories"][0]["id"] == "seat", found
 """,
+        redis=True,
     ),
-    (
+    User(
         "server-compat",
         ["agent-memory[local,server-compat]", "agent-memory-inmemory"],
         """
@@ -116,7 +153,7 @@ async def main():
 asyncio.run(main())
 """,
     ),
-    (
+    User(
         "author",
         ["agent-memory-testkit", "agent-memory-inmemory"],
         """
@@ -134,9 +171,37 @@ chosen = ["-k", "add_ or iso_", "test_mine.py"]
 subprocess.run([sys.executable, "-m", "pytest", "-q", *chosen], check=True)
 """,
     ),
+    User(
+        "oldest dependencies",
+        ["agent-memory[cli,local]", "agent-memory-inmemory", "agent-memory-testkit"],
+        """
+import subprocess
+subprocess.run(["agent-memory", "demo"], check=True, stdout=subprocess.DEVNULL)
+subprocess.run(["agent-memory", "new-backend", "quill"], check=True)
+subprocess.run(
+    ["agent-memory-conformance", "inmemory", "--rules", "ADD-1,DEL-1", "--html", "page.html"],
+    check=True,
+)
+""",
+        # Whose dependencies are meant: those that a requirements file names count as direct.
+        [
+            "--resolution",
+            "lowest-direct",
+            "--extra",
+            "cli",
+            "--extra",
+            "local",
+            "-r",
+            "packages/core/pyproject.toml",
+            "-r",
+            "packages/backend-inmemory/pyproject.toml",
+            "-r",
+            "packages/testkit/pyproject.toml",
+        ],  # fmt: skip
+    ),
 ]
-"""Who installs which wheels, and what must work for them then."""
-TEST_TOOLS = ["jsonschema>=4.18", "pip", "pytest>=8.1", "pytest-xdist>=3.6"]
+TEST_TOOLS = ["jsonschema>=4.18", "pip>=23.1", "pytest>=8.1", "pytest-xdist>=3.6"]
+TYPE_TOOLS = ["mypy>=1.13", "nox", "psutil", "types-jsonschema", "types-psutil"]
 ALONE = "test_redis_failover"
 """Tests of how long something takes that need the machine for themselves."""
 
@@ -152,9 +217,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Strict mypy over every package, the examples and the benchmarks."""
-    session.install(
-        "mypy>=1.13", "nox", "psutil", "types-jsonschema", "types-psutil", *TEST_TOOLS, *EVERYTHING
-    )
+    session.install(*TYPE_TOOLS, *TEST_TOOLS, *EVERYTHING)
     for folder in PACKAGES:
         session.run("mypy", f"packages/{folder}/src")
         session.run("mypy", f"packages/{folder}/tests")
@@ -254,42 +317,99 @@ def _test(session: nox.Session) -> None:
     session.run("pytest", "-k", ALONE)
 
 
-def _just_built() -> list[str]:
-    """Options that keep uv from taking ours from its cache, where an earlier build may lie."""
-    return [f"--refresh-package={name}" for name in PACKAGES.values()]
-
-
 @nox.session
 def wheels(session: nox.Session) -> None:
     """Build every distribution, check it, and use the wheels in clean environments."""
     dist = Path(session.create_tmp()).resolve() / "dist"
     shutil.rmtree(dist, ignore_errors=True)
-    session.install("build", "hatchling", "twine", "check-wheel-contents")
+    session.install(
+        "check-jsonschema", "check-wheel-contents", "hatchling", "mypy>=1.13", "packaging>=24.0",
+        "ruff>=0.9", "twine",
+    )  # fmt: skip
     for folder in PACKAGES:
-        # By way of the source distribution, so that it is proven to be complete.
-        session.run("python", "-m", "build", "--no-isolation", "--outdir", str(dist),
-                    f"packages/{folder}", silent=True)  # fmt: skip
-    built = sorted(dist.glob("*.whl"))
-    session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
-    session.run("check-wheel-contents", *map(str, built))
-    for name, wheels_, script in USERS:
-        environment = dist.parent / f"user-{name}"
-        shutil.rmtree(environment, ignore_errors=True)
-        session.run("python", "-m", "venv", "--without-pip", str(environment))
-        bin_folder = environment / ("Scripts" if os.name == "nt" else "bin")
+        _build(session, Path("packages", folder), dist)
+    session.run("twine", "check", "--strict", *map(str, dist.glob("agent_memory*")))
+    session.run("check-wheel-contents", *map(str, dist.glob("*.whl")))
+    session.run("python", "tools/check_distributions.py", str(dist))
+    for user in USERS:
+        environment = _environment(session, dist, user.name, *user.options, *user.wheels)
+        with RedisServer() if user.redis else nullcontext() as server:
+            variables = {} if server is None else {"REDIS_URL": server.url}
+            _run_there(session, environment, "python", "-I", "-c", user.script, env=variables)
+    _prove_generated_backend(session, dist)
+
+
+def _prove_generated_backend(session: nox.Session, dist: Path) -> None:
+    """What `agent-memory new-backend` writes, from its wheel: both ways into the kit, and types."""
+    writer = _environment(session, dist, "writer", "agent-memory[cli]")
+    _run_there(session, writer, "agent-memory", "new-backend", "quill")
+    project = writer / "agent-memory-quill"
+    _build(session, project, project / "dist")
+    [sdist] = (project / "dist").glob("*.tar.gz")
+    [wheel] = (project / "dist").glob("*.whl")
+    session.run("twine", "check", "--strict", str(sdist), str(wheel))
+    session.run("check-wheel-contents", str(wheel))
+    workflow = str(project / ".github" / "workflows" / "ci.yml")
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow)
+
+    author = _environment(session, dist, "author-of-quill", str(wheel), "agent-memory-testkit")
+    _run_there(session, author, "agent-memory-conformance", "quill", "--strict", folder=author)
+    chosen = "add_ or iso_ or life_ or registration"  # the command has tried all
+    _run_there(session, author, "python", "-m", "pytest", "-q", "-k", chosen, folder=project)
+    with session.chdir(project):
+        session.run("mypy", "--python-executable", str(_bin(author) / "python"))
+    # Lines have other lengths with other names.
+    for name in ("q", "q" * 32):
+        _run_there(session, writer, "agent-memory", "new-backend", name)
+    for each in sorted(writer.glob("agent-memory-*")):
+        session.run("ruff", "check", str(each))
+        session.run("ruff", "format", "--check", str(each))
+
+
+def _build(session: nox.Session, folder: Path, dist: Path) -> None:
+    """Build a wheel by way of the source distribution, so that this is proven to be complete."""
+    session.run(
+        "uv", "build", "--quiet", "--no-build-isolation", "--python", f"{session.bin}/python",
+        "--out-dir", str(dist), str(folder), external=True,
+    )  # fmt: skip
+
+
+def _environment(session: nox.Session, dist: Path, name: str, *wheels_: str) -> Path:
+    """Make an environment that holds these wheels and what they need, and return its folder.
+
+    Wheels just built are used, never others of the same version from the installer's cache.
+    """
+    environment = dist.parent / f"user-{name.replace(' ', '-')}"
+    shutil.rmtree(environment, ignore_errors=True)
+    session.run("uv", "venv", "--quiet", "--python", f"{session.bin}/python", str(environment),
+                external=True)  # fmt: skip
+    refreshed = [f"--refresh-package={each}" for each in PACKAGES.values()]
+    session.run(
+        "uv", "pip", "install", "--quiet", "--python", str(_bin(environment) / "python"),
+        "--find-links", str(dist), *refreshed, *wheels_, external=True,
+    )  # fmt: skip
+    return environment
+
+
+def _bin(environment: Path) -> Path:
+    return environment / ("Scripts" if os.name == "nt" else "bin")
+
+
+def _run_there(
+    session: nox.Session,
+    environment: Path,
+    program: str,
+    *arguments: str,
+    folder: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Run a program of an environment, in its folder or another outside the source tree."""
+    with session.chdir(folder or environment):
         session.run(
-            "uv", "pip", "install", "--quiet", "--python", str(bin_folder / "python"),
-            "--find-links", str(dist), *_just_built(), *wheels_, external=True,
+            str(_bin(environment) / program), *arguments,
+            env={"PATH": f"{_bin(environment)}{os.pathsep}{os.environ['PATH']}", **(env or {})},
+            external=True,
         )  # fmt: skip
-        with RedisServer() as server, session.chdir(environment):  # outside the source tree
-            session.run(
-                str(bin_folder / "python"), "-I", "-c", script,
-                env={
-                    "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
-                    "REDIS_URL": server.url,
-                },
-                external=True,
-            )  # fmt: skip
 
 
 @nox.session
@@ -298,18 +418,12 @@ def qdrant(session: nox.Session) -> None:
     source = ROOT / "examples" / "qdrant-backend"
     dist = Path(session.create_tmp()).resolve() / "dist"
     shutil.rmtree(dist, ignore_errors=True)
-    session.install("build", "hatchling", "uv")
-    for folder in (ROOT / "packages" / "core", ROOT / "packages" / "testkit", source):
-        session.run("python", "-m", "build", "--no-isolation", "--outdir", str(dist), str(folder),
-                    silent=True)  # fmt: skip
-    environment = dist.parent / "author"
-    shutil.rmtree(environment, ignore_errors=True)
-    session.run("python", "-m", "venv", "--without-pip", str(environment))
-    python = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
-    session.run(
-        "uv", "pip", "install", "--quiet", "--python", str(python), "--find-links", str(dist),
-        *_just_built(), "--refresh-package=agent-memory-qdrant", "agent-memory-qdrant[test]",
-    )  # fmt: skip
+    session.install("hatchling")
+    for folder in (Path("packages", "core"), Path("packages", "testkit"), source):
+        _build(session, folder, dist)
+    name = "agent-memory-qdrant"
+    author = _environment(session, dist, "author", f"--refresh-package={name}", f"{name}[test]")
+    python = _bin(author) / "python"
     with session.chdir(source):
         for command in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy", "src", "tests"]):
             session.run(str(python), "-m", *command, external=True)
@@ -365,5 +479,5 @@ def dev(session: nox.Session) -> None:
     """Make .venv, an environment to work in with everything installed for editing."""
     session.run("uv", "venv", "--allow-existing", ".venv", external=True)
     python = ".venv/Scripts/python" if os.name == "nt" else ".venv/bin/python"
-    session.run("uv", "pip", "install", "--python", python, "ruff", "mypy", "nox", *TEST_TOOLS,
-                *EVERYTHING, external=True)  # fmt: skip
+    session.run("uv", "pip", "install", "--python", python, "ruff>=0.9", *TYPE_TOOLS,
+                *TEST_TOOLS, *EVERYTHING, external=True)  # fmt: skip

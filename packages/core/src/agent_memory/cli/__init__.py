@@ -15,10 +15,10 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run ``agent-memory``; what the console script calls. Ends with `SystemExit`."""
-    missing = [name for name in ("click", "rich") if find_spec(name) is None]
+    missing = [name for name in ("click", "jinja2", "rich") if find_spec(name) is None]
     if missing:
         sys.stderr.write(
-            f"agent-memory on the command line needs {' and '.join(missing)}. Install with:\n"
+            f"agent-memory on the command line needs {', '.join(missing)}. Install with:\n"
             '    pip install "agent-memory[cli]"\n'
         )
         raise SystemExit(1)

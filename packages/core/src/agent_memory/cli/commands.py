@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import shutil
 import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -509,3 +511,52 @@ def demo(database: DatabaseChoice) -> None:
 
 
 agent_memory.add_command(backends.backends)
+
+
+@agent_memory.command(
+    "new-backend",
+    cls=Command,
+    examples=[
+        "agent-memory new-backend quill",
+        "agent-memory new-backend my-store --into ~/src --json",
+    ],
+)
+@click.argument("name")
+@click.option(
+    "--into",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    default=".",
+    cls=SectionOption,
+    help="Folder in which the project's folder is made. Else the current one.",
+)
+@json_option
+def new_backend(name: str, into: Path, as_json: bool) -> None:
+    """Write the project of a backend of your own: complete, tested, ready to be changed.
+
+    NAME is what users will ask for, such as quill: the project is the distribution
+    agent-memory-quill in a new folder of that name. It keeps memories in dicts and passes the
+    conformance kit as it is; the places to put your engine are marked REPLACE.
+
+    Nothing that exists is overwritten.
+    """
+    from agent_memory.cli import new_backend as project
+
+    names = project.project_names(name)
+    project.require_free(names)
+    folder, files = project.write_project(names, into)
+    if as_json:
+        output.print_json({**asdict(names), "folder": str(folder), "files": files})
+        return
+    shown = shlex.quote(output.visible(os.path.relpath(folder)))
+    click.echo(
+        f"Backend {names.backend!r}, distribution {names.distribution}, is in {shown} "
+        f"({len(files)} files).\n"
+        f"Prove it as it is:\n\n"
+        f"    cd {shown}\n"
+        f"    python -m venv .venv && . .venv/bin/activate\n"
+        f'    pip install --editable ".[dev]"\n'
+        f"    agent-memory-conformance {names.backend} --strict\n\n"
+        f"Then put your engine where it says REPLACE, first in\n"
+        f"src/{names.package}/storage.py. README.md tells the rest."
+    )
