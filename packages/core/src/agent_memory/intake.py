@@ -5,16 +5,21 @@ How a record is validated is in `agent_memory.models`, how it is stored in the e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from agent_memory.errors import InvalidArgumentError
 from agent_memory.models import MemoryRecord, MemoryRecordResult, MemoryTypeEnum, ensure_encodable
 
+_T = TypeVar("_T")
+
+_INLINE = 64
+"""Up to this many records are prepared on the event loop; more leave it for a thread."""
 _OPTIONAL_TAGS = ("session_id", "user_id", "namespace", "memory_hash")
 _LISTS = ("topics", "entities", "extracted_from")
 _OPTIONAL_TIMES = ("event_date", "persisted_at")
@@ -56,6 +61,17 @@ def stored_form(record: MemoryRecord) -> MemoryRecord:
     copy = _copy_if_plain(record) or _validated_copy(record)
     copy.__dict__["memory_hash"] = copy.compute_hash()  # valid as it is: no second validation
     return copy
+
+
+async def stored_forms(memories: Sequence[MemoryRecord]) -> list[MemoryRecord]:
+    """Return the stored form of every record; see `require_records` and `stored_form`."""
+    require_records(memories)
+    return await offload(len(memories), lambda: [stored_form(each) for each in memories])
+
+
+async def offload(size: int, work: Callable[[], _T]) -> _T:
+    """Run ``work`` on ``size`` records here if they are few, else in a thread, off the loop."""
+    return work() if size <= _INLINE else await asyncio.to_thread(work)
 
 
 def latest(records: Sequence[MemoryRecord]) -> list[MemoryRecord]:
