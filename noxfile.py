@@ -133,7 +133,14 @@ subprocess.run([sys.executable, "-m", "pytest", "-q", *chosen], check=True)
     ),
 ]
 """Who installs which wheels, and what must work for them then."""
-TEST_TOOLS = ["jsonschema>=4.18", "pip", "pytest>=8.1", "pytest-xdist>=3.6"]
+TEST_TOOLS = [
+    "jsonschema>=4.18",
+    "opentelemetry-sdk>=1.30",
+    "pip",
+    "pytest>=8.1",
+    "pytest-xdist>=3.6",
+    "python-stdnum>=1.20",
+]
 ALONE = "(no_call_blocks or test_redis_failover)"
 """Tests of how long something takes that need the machine for themselves."""
 
