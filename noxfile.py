@@ -31,6 +31,8 @@ PACKAGES = {
     "server-compat": "agent-memory-server-compat",
     "testkit": "agent-memory-testkit",
 }
+EXAMPLES = {"audit-log": "agent-memory-audit-log", "redaction": "agent-memory-redaction"}
+"""Plug-ins with hooks: built and tried like packages, but not installed where tests run."""
 EVERYTHING = [
     "-e", "packages/core[all]",
     "-e", "packages/backend-inmemory[hnsw]",
@@ -45,7 +47,7 @@ USERS = [
         """
 import subprocess, sys
 import agent_memory
-heavy = {"numpy", "litellm", "redis", "redisvl", "wordllama"} & sys.modules.keys()
+heavy = {"numpy", "litellm", "redis", "redisvl", "wordllama", "pluggy"} & sys.modules.keys()
 assert not heavy, heavy
 try:
     agent_memory.create_memory_vector_db("inmemory", embeddings="local")
@@ -111,6 +113,28 @@ async def main():
         )
         assert page.total == 1, page
 asyncio.run(main())
+""",
+    ),
+    (
+        "hooks",
+        ["agent-memory[cli,local,otel]", "agent-memory-inmemory", *EXAMPLES.values()],
+        """
+import json, os, pathlib, subprocess
+os.environ["AGENT_MEMORY_AUDIT_LOG"] = "audit.jsonl"
+listed = subprocess.run(
+    ["agent-memory", "hooks", "list", "--json"], capture_output=True, text=True, check=True
+)
+assert [each["name"] for each in json.loads(listed.stdout)["hooks"]] == ["audit-log", "redaction"]
+os.environ["AGENT_MEMORY_HOOKS"] = "otel,audit-log,redaction"
+common = ["-b", "inmemory", "-e", "local", "--path", "memories"]
+subprocess.run(["agent-memory", "backends", "doctor", "inmemory", "-e", "local"], check=True)
+subprocess.run(["agent-memory", "add", "mail ada@example.com", "--id", "1", *common], check=True)
+got = subprocess.run(
+    ["agent-memory", "get", "1", "--json", *common], capture_output=True, text=True, check=True
+)
+assert json.loads(got.stdout)["memories"][0]["text"] == "mail [e-mail address]", got
+events = [json.loads(line)["event"] for line in pathlib.Path("audit.jsonl").read_text().splitlines()]
+assert events == ["started", "ended", "ended"], events
 """,
     ),
     (
@@ -241,7 +265,7 @@ def _test(session: nox.Session) -> None:
 
 def _just_built() -> list[str]:
     """Options that keep uv from taking ours from its cache, where an earlier build may lie."""
-    return [f"--refresh-package={name}" for name in PACKAGES.values()]
+    return [f"--refresh-package={name}" for name in (PACKAGES | EXAMPLES).values()]
 
 
 @nox.session
@@ -250,10 +274,11 @@ def wheels(session: nox.Session) -> None:
     dist = Path(session.create_tmp()).resolve() / "dist"
     shutil.rmtree(dist, ignore_errors=True)
     session.install("build", "hatchling", "twine", "check-wheel-contents")
-    for folder in PACKAGES:
+    folders = [f"packages/{each}" for each in PACKAGES] + [f"examples/{each}" for each in EXAMPLES]
+    for folder in folders:
         # By way of the source distribution, so that it is proven to be complete.
         session.run("python", "-m", "build", "--no-isolation", "--outdir", str(dist),
-                    f"packages/{folder}", silent=True)  # fmt: skip
+                    folder, silent=True)  # fmt: skip
     built = sorted(dist.glob("*.whl"))
     session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
     session.run("check-wheel-contents", *map(str, built))

@@ -24,6 +24,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "packages").glob("*/README.md")),
     *sorted((ROOT / "examples").glob("*.md")),
+    *sorted((ROOT / "examples").glob("*/README.md")),
 ]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
