@@ -133,7 +133,8 @@ got = subprocess.run(
     ["agent-memory", "get", "1", "--json", *common], capture_output=True, text=True, check=True
 )
 assert json.loads(got.stdout)["memories"][0]["text"] == "mail [e-mail address]", got
-events = [json.loads(line)["event"] for line in pathlib.Path("audit.jsonl").read_text().splitlines()]
+lines = pathlib.Path("audit.jsonl").read_text().splitlines()
+events = [json.loads(line)["event"] for line in lines]
 assert events == ["started", "ended", "ended"], events
 """,
     ),

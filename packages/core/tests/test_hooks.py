@@ -619,6 +619,29 @@ async def _undecorated() -> AsyncIterator[None]:
     yield
 
 
+async def _cancelled_while_leaving() -> None:
+    leaving = asyncio.Event()
+    outer = Witness()
+
+    @asynccontextmanager
+    async def leave_slowly() -> AsyncIterator[None]:
+        yield
+        leaving.set()
+        await asyncio.Event().wait()
+
+    async with database(outer, plugin(around_call=leave_slowly)) as db:
+        adding = asyncio.create_task(db.add_memories([record()]))
+        await leaving.wait()
+        adding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await adding
+        assert outer.events[-1] == "CancelledError"
+
+
+def test_a_call_that_is_cancelled_while_a_context_is_left_ends_as_cancelled() -> None:
+    asyncio.run(_cancelled_while_leaving())
+
+
 @pytest.mark.parametrize(
     ("around", "shown"),
     [
@@ -803,6 +826,28 @@ async def _iterating() -> None:
 
 def test_an_iteration_is_a_call_for_each_batch_and_leaks_no_context() -> None:
     asyncio.run(_iterating())
+
+
+def test_an_iteration_that_is_given_up_ends_the_backends_at_once() -> None:
+    ended: list[bool] = []
+
+    class Ending(InMemoryVectorDatabase):
+        async def iter_memories(self, **arguments: Any) -> AsyncIterator[MemoryRecord]:
+            try:
+                for _ in range(1000):
+                    yield record()
+            finally:
+                ended.append(True)
+
+    async def run() -> None:
+        async with create_memory_vector_db(Ending, embeddings=Embedder(), hooks=[Witness()]) as db:
+            started = db.iter_memories()
+            await anext(started)
+            assert not ended
+            await started.aclose()  # type: ignore[attr-defined]
+            assert ended
+
+    asyncio.run(run())
 
 
 def test_many_calls_at_once_each_have_their_own_call() -> None:
