@@ -172,6 +172,9 @@ def test_digits_are_found_exactly_where_the_check_holds(text: str) -> None:
         ("<ada@example.com>,bob@x.org", f"<{EMAIL}>,{EMAIL}"),
         ("mailto:ada+x@mail.example.co.uk?", f"mailto:{EMAIL}?"),
         ("4111 1111 1111 1111@example.com", CARD),
+        ("a4111111111111111b@example.com", EMAIL),
+        ("अदा@उदाहरण.भारत", EMAIL),
+        ("ada@exa\u0301mple.com", EMAIL),
         ("@ada and ada@ and a@b", "@ada and ada@ and a@b"),
     ],
 )

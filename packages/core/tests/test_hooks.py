@@ -715,7 +715,8 @@ async def _scoped() -> None:
         assert await ada.count_memories() == 1
         assert [each.id for each in (await ada.search_memories("seat")).memories] == ["ada's"]
         assert texts == [("ada's", "ada")] * 3
-        assert all(dict(each.scope)["user_id"] == "ada" for each in witness.calls[1:])
+        scopes = [dict(each.scope) for each in witness.calls[1:]]
+        assert scopes == [{"namespace": "work", "user_id": "ada"}] * 6
         assert witness.seen().count("enter") == 4
 
         with pytest.raises(ScopeError):
