@@ -37,6 +37,8 @@ PACKAGES = {
     "server-compat": "agent-memory-server-compat",
     "testkit": "agent-memory-testkit",
 }
+EXAMPLES = {"audit-log": "agent-memory-audit-log", "redaction": "agent-memory-redaction"}
+"""Plug-ins with hooks: built and tried like packages, but not installed where tests run."""
 EVERYTHING = [
     "-e", "packages/core[all]",
     "-e", "packages/backend-inmemory[hnsw]",
@@ -66,7 +68,7 @@ USERS = [
         """
 import subprocess, sys
 import agent_memory
-heavy = {"numpy", "litellm", "redis", "redisvl", "wordllama"} & sys.modules.keys()
+heavy = {"numpy", "litellm", "redis", "redisvl", "wordllama", "pluggy"} & sys.modules.keys()
 assert not heavy, heavy
 try:
     agent_memory.create_memory_vector_db("inmemory", embeddings="local")
@@ -154,6 +156,29 @@ asyncio.run(main())
 """,
     ),
     User(
+        "hooks",
+        ["agent-memory[cli,local,otel]", "agent-memory-inmemory", *EXAMPLES.values()],
+        """
+import json, os, pathlib, subprocess
+os.environ["AGENT_MEMORY_AUDIT_LOG"] = "audit.jsonl"
+listed = subprocess.run(
+    ["agent-memory", "hooks", "list", "--json"], capture_output=True, text=True, check=True
+)
+assert [each["name"] for each in json.loads(listed.stdout)["hooks"]] == ["audit-log", "redaction"]
+os.environ["AGENT_MEMORY_HOOKS"] = "otel,audit-log,redaction"
+common = ["-b", "inmemory", "-e", "local", "--path", "memories"]
+subprocess.run(["agent-memory", "backends", "doctor", "inmemory", "-e", "local"], check=True)
+subprocess.run(["agent-memory", "add", "mail ada@example.com", "--id", "1", *common], check=True)
+got = subprocess.run(
+    ["agent-memory", "get", "1", "--json", *common], capture_output=True, text=True, check=True
+)
+assert json.loads(got.stdout)["memories"][0]["text"] == "mail [e-mail address]", got
+lines = pathlib.Path("audit.jsonl").read_text().splitlines()
+events = [json.loads(line)["event"] for line in lines]
+assert events == ["started", "ended", "ended"], events
+""",
+    ),
+    User(
         "author",
         ["agent-memory-testkit", "agent-memory-inmemory"],
         """
@@ -185,22 +210,21 @@ subprocess.run(
 """,
         # Whose dependencies are meant: those that a requirements file names count as direct.
         [
-            "--resolution",
-            "lowest-direct",
-            "--extra",
-            "cli",
-            "--extra",
-            "local",
-            "-r",
-            "packages/core/pyproject.toml",
-            "-r",
-            "packages/backend-inmemory/pyproject.toml",
-            "-r",
-            "packages/testkit/pyproject.toml",
-        ],  # fmt: skip
+            *("--resolution=lowest-direct", "--extra=cli", "--extra=local"),
+            "--requirements=packages/core/pyproject.toml",
+            "--requirements=packages/backend-inmemory/pyproject.toml",
+            "--requirements=packages/testkit/pyproject.toml",
+        ],
     ),
 ]
-TEST_TOOLS = ["jsonschema>=4.18", "pip>=23.1", "pytest>=8.1", "pytest-xdist>=3.6"]
+TEST_TOOLS = [
+    "jsonschema>=4.18",
+    "opentelemetry-sdk>=1.30",
+    "pip>=23.1",
+    "pytest>=8.1",
+    "pytest-xdist>=3.6",
+    "python-stdnum>=1.20",
+]
 TYPE_TOOLS = ["mypy>=1.13", "nox", "psutil", "types-jsonschema", "types-psutil"]
 ALONE = "test_redis_failover"
 """Tests of how long something takes that need the machine for themselves."""
@@ -326,8 +350,11 @@ def wheels(session: nox.Session) -> None:
         "check-jsonschema", "check-wheel-contents", "hatchling", "mypy>=1.13", "packaging>=24.0",
         "ruff>=0.9", "twine",
     )  # fmt: skip
-    for folder in PACKAGES:
-        _build(session, Path("packages", folder), dist)
+    for folder in (
+        *(f"packages/{each}" for each in PACKAGES),
+        *(f"examples/{each}" for each in EXAMPLES),
+    ):
+        _build(session, Path(folder), dist)
     session.run("twine", "check", "--strict", *map(str, dist.glob("agent_memory*")))
     session.run("check-wheel-contents", *map(str, dist.glob("*.whl")))
     session.run("python", "tools/check_distributions.py", str(dist))
@@ -383,7 +410,7 @@ def _environment(session: nox.Session, dist: Path, name: str, *wheels_: str) -> 
     shutil.rmtree(environment, ignore_errors=True)
     session.run("uv", "venv", "--quiet", "--python", f"{session.bin}/python", str(environment),
                 external=True)  # fmt: skip
-    refreshed = [f"--refresh-package={each}" for each in PACKAGES.values()]
+    refreshed = [f"--refresh-package={each}" for each in (PACKAGES | EXAMPLES).values()]
     session.run(
         "uv", "pip", "install", "--quiet", "--python", str(_bin(environment) / "python"),
         "--find-links", str(dist), *refreshed, *wheels_, external=True,

@@ -35,6 +35,7 @@ PAGES = [
     *sorted((ROOT / "packages").glob("*/README.md")),
     *sorted((ROOT / "examples").glob("*.md")),
     *sorted((ROOT / "benchmarks").glob("*.md")),
+    *sorted((ROOT / "examples").glob("*/README.md")),
 ]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n?(?=(\n*```text\n)?)", re.MULTILINE | re.DOTALL)
 _END_OF_OUTPUT = "--- end of output ---"

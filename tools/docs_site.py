@@ -27,6 +27,7 @@ OUTSIDE = [
     "benchmarks/README.md",
     "benchmarks/behaviour*.py",
     "examples/*.md",
+    "examples/*/README.md",
     "examples/*.py",
     "packages/*/README.md",
 ]

@@ -1,10 +1,14 @@
-"""The conformance suite on the embedded backend: in memory, on a path, by each metric."""
+"""The conformance suite on the embedded backend: in memory, on a path, by each metric, hooked."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-from agent_memory import MemoryVectorDatabase
+from agent_memory import MemoryVectorDatabase, create_memory_vector_db
+from agent_memory.hooks import HookSpecification, hookimpl
 from agent_memory_inmemory import create
 from agent_memory_testkit import ConformanceSuite, Profile, Unsupported
+from agent_memory_testkit.suite.isolation import IsolationRules
 from agent_memory_testkit.suite.machine import ModelRules
 from agent_memory_testkit.suite.searching import SearchingRules
 
@@ -45,3 +49,29 @@ class TestIP(BySearches):
 
     async def open(self, space: str, embeddings: Any) -> MemoryVectorDatabase:
         return create(embeddings, space=space, metric="ip")
+
+
+class EveryHook:
+    """A plug-in that implements every hook, and changes nothing."""
+
+    @hookimpl
+    @asynccontextmanager
+    async def around_call(self) -> AsyncIterator[None]:
+        yield
+
+
+async def _nothing() -> None: ...
+
+
+for _name in vars(HookSpecification):
+    if _name.startswith(("before_", "after_")):
+        setattr(EveryHook, _name, staticmethod(hookimpl(_nothing)))
+
+
+class TestHooked(IsolationRules, ModelRules):
+    profile = Profile("inmemory with hooks", off=TestInMemory.profile.off)
+
+    async def open(self, space: str, embeddings: Any) -> MemoryVectorDatabase:
+        return create_memory_vector_db(
+            "inmemory", embeddings=embeddings, hooks=[EveryHook()], space=space
+        )

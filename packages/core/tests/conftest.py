@@ -45,17 +45,23 @@ def endpoint(behaviours: ModuleType) -> Iterator[Endpoint]:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """An empty folder on ``sys.path`` to install into; no backend is registered outside it.
+    """An empty folder on ``sys.path`` to install into; no plugin is registered outside it.
 
     Its modules leave ``sys.modules`` with the test, and no variable of the factory is set.
     """
-    for name in ("MEMORY_VECTOR_DB_FACTORY", "EMBEDDING_MODEL", "EMBEDDING_DIMENSIONS"):
+    for name in (
+        "AGENT_MEMORY_HOOKS",
+        "MEMORY_VECTOR_DB_FACTORY",
+        "EMBEDDING_MODEL",
+        "EMBEDDING_DIMENSIONS",
+    ):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
     site: Site = _helper("factory_site").Site(folder)
-    for each in {each.distribution for each in discovery.installed_backends()}:
+    installed = [*discovery.installed_backends(), *discovery.installed_hooks()]
+    for each in {each.distribution for each in installed}:
         site.distribution(each, "0")  # which registers nothing and shadows the one outside
     before = set(sys.modules)
     yield site

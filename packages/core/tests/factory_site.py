@@ -76,15 +76,19 @@ class Site:
         version: str = "1.0",
         *,
         backends: Mapping[str, str] | None = None,
+        hooks: Mapping[str, str] | None = None,
         entry_points: str | None = None,
         requires: Sequence[str] = (),
     ) -> Path:
-        """Install a distribution that registers ``backends``, and return its metadata folder.
+        """Install a distribution that registers plugins, and return its metadata folder.
 
         ``entry_points`` is the whole text of entry_points.txt, for one that is written by hand.
         """
         folder = self.folder / f"{name.replace('-', '_')}-{version}.dist-info"
         folder.mkdir()
+        if hooks is not None:
+            registered = "".join(f"{each} = {target}\n" for each, target in hooks.items())
+            entry_points = f"[agent_memory.hooks]\n{registered}"
         files = _metadata_files(name, version, backends, entry_points, requires)
         for file, text in files.items():
             (folder / file).write_text(text, encoding="utf-8")

@@ -19,7 +19,7 @@ cli = runpy.run_path(str(Path(__file__).with_name("cli_support.py")))["cli"]
 
 Cli = Callable[..., Any]
 
-STEPS = ["metadata", "compatibility", "import", "create", "connect", "close"]
+STEPS = ["metadata", "compatibility", "import", "create", "hooks", "connect", "close"]
 
 FAILING_LATE = """
 from agent_memory import BackendUnavailableError

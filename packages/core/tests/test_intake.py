@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from agent_memory import InvalidArgumentError, MemoryRecord, MemoryRecordResult, MemoryTypeEnum
-from agent_memory.intake import _copies_if_plain, stored_forms
+from agent_memory.intake import _copies_if_plain, stored_copies
 
 
 class _Text(str):
@@ -73,9 +73,9 @@ def test_a_record_changed_behind_the_validators_is_stored_as_they_would_have_it(
         should = MemoryRecord.model_validate(record.__dict__)
     except ValidationError:
         with pytest.raises(InvalidArgumentError, match="became invalid"):
-            stored_forms([record])
+            stored_copies([record])
         return
-    [got] = stored_forms([record])
+    [got] = stored_copies([record])
     assert got.memory_hash == should.compute_hash()
     assert got == should.model_copy(update={"memory_hash": got.memory_hash})
     for name, value in got.__dict__.items():
@@ -108,9 +108,9 @@ def test_a_record_without_one_of_its_fields_is_left_to_the_validators(missing: s
     assert _copies_if_plain([record]) is None
     record.__dict__["another"] = 1
     with pytest.raises(InvalidArgumentError, match="another"):
-        stored_forms([record])
+        stored_copies([record])
 
 
 def test_a_result_is_stored_as_a_plain_record() -> None:
     found = MemoryRecordResult(id="a", text="a", dist=0.5, score=0.5)
-    assert [type(each) for each in stored_forms([found])] == [MemoryRecord]
+    assert [type(each) for each in stored_copies([found])] == [MemoryRecord]

@@ -22,6 +22,11 @@ MODULES = [
     "embeddings.protocol",
     "errors",
     "filters",
+    "hooks",
+    "hooks.database",
+    "hooks.loading",
+    "hooks.otel",
+    "hooks.specification",
     "keywords",
     "models",
     "recency",
@@ -40,6 +45,12 @@ BUILTIN = {
     "BackendUnavailableError": ConnectionError,
     "EmbeddingError": RuntimeError,
     "EmbeddingMismatchError": ValueError,
+    "HookCompatibilityError": ImportError,
+    "HookConflictError": LookupError,
+    "HookFailedError": RuntimeError,
+    "HookImportError": ImportError,
+    "HookNotFoundError": LookupError,
+    "HookTypeError": TypeError,
     "InvalidArgumentError": ValueError,
     "ScopeError": PermissionError,
     "UnsupportedCapabilityError": NotImplementedError,
@@ -82,6 +93,7 @@ def test_importing_it_loads_no_engine_no_model_and_no_numpy() -> None:
     loaded = {name.partition(".")[0] for name in json.loads(ran.stdout)}
     assert "agent_memory" in loaded
     heavy = {"numpy", "litellm", "redis", "redisvl", "wordllama", "click", "rich", "httpx"}
+    heavy |= {"pluggy", "opentelemetry"}
     heavy |= {"asyncio", "ssl"}  # as slow to import as the rest of the core
     assert not loaded & heavy
     assert not {name for name in loaded if name.startswith("agent_memory_")}
@@ -118,13 +130,15 @@ def test_every_public_name_is_documented(name: str, value: object) -> None:
 
 def test_every_error_is_ours_and_fits_a_builtin_one() -> None:
     errors = {name: value for name, value in PUBLIC if name.endswith("Error")}
-    assert set(errors) == {*BUILTIN, "AgentMemoryError", "BackendError"}
+    assert set(errors) == {*BUILTIN, "AgentMemoryError", "BackendError", "HookError"}
     for name, error in errors.items():
         assert issubclass(error, AgentMemoryError)
         assert issubclass(error, BUILTIN.get(name, Exception))
         assert str(error("what to do")) == "what to do"
         if name.startswith("Backend"):
             assert issubclass(error, agent_memory.BackendError)
+        if name.startswith("Hook"):
+            assert issubclass(error, agent_memory.HookError)
 
 
 def test_the_version_is_a_version() -> None:

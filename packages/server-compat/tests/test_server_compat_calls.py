@@ -341,6 +341,14 @@ def test_a_backend_that_does_not_know_our_arguments_reads_its_own() -> None:
     assert not takes_server_style(ours.scoped(user_id="ada"))
 
 
+def test_hooks_around_a_backend_do_not_change_whose_arguments_it_reads() -> None:
+    def hooked(factory: Any) -> MemoryVectorDatabase:
+        return create_memory_vector_db(factory, embeddings="local", hooks=["otel"])
+
+    assert takes_server_style(hooked(ServerStyle))
+    assert not takes_server_style(hooked("inmemory"))
+
+
 def test_the_configured_database_of_ours_takes_both_styles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMORY_VECTOR_DB_FACTORY", "inmemory")
     monkeypatch.setenv("EMBEDDING_MODEL", "local")

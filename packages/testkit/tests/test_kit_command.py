@@ -278,3 +278,11 @@ def test_options_are_filled_with_the_address_of_the_proxy() -> None:
         with_address(each, "127.0.0.1", 81) for each in ("redis://{host}:{port}/0", "{port}", 3)
     ]
     assert filled == ["redis://127.0.0.1:81/0", 81, 3]
+
+
+def test_plugins_with_hooks_do_not_run_on_what_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    from agent_memory_testkit.job import Job
+
+    monkeypatch.setenv("AGENT_MEMORY_HOOKS", "otel")
+    job = Job("inmemory", {}, on=[], off={}, metric="cosine", network=None, through={})
+    assert not hasattr(job.create("local"), "unhooked")

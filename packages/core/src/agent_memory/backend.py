@@ -53,7 +53,7 @@ from agent_memory.filters import (
     Expression,
     FilterArguments,
 )
-from agent_memory.intake import latest, require_records, stored_forms
+from agent_memory.intake import latest, offload, stored_forms
 from agent_memory.keywords import NO_KEYWORDS, parse_keywords
 from agent_memory.models import (
     MemoryRecord,
@@ -103,8 +103,6 @@ __all__ = [
 
 _T = TypeVar("_T")
 
-_INLINE = 64
-"""Up to this many records are prepared on the event loop; more leave it for a thread."""
 _BATCH = 500
 
 
@@ -184,7 +182,7 @@ class Backend(MemoryVectorDatabase):
         predicate = as_predicate(where, filters)
         async with self._engine():
             records, total = await self._list(predicate, offset=window.offset, limit=window.limit)
-            memories = await _offload(len(records), lambda: [as_listed(each) for each in records])
+            memories = await offload(len(records), lambda: [as_listed(each) for each in records])
         return _page(memories, total=total, window=window)
 
     async def iter_memories(
@@ -255,7 +253,7 @@ class Backend(MemoryVectorDatabase):
             else:
                 ranking = await self._by_recency(rank, recency, asked)
             hits = ranking.hits[: window.limit]
-            results = await _offload(len(hits), lambda: self._results(hits, mode))
+            results = await offload(len(hits), lambda: self._results(hits, mode))
         return _page(
             results,
             total=ranking.total,
@@ -289,7 +287,7 @@ class Backend(MemoryVectorDatabase):
     # --- writing -----------------------------------------------------------------------------
 
     async def _add(self, memories: Sequence[MemoryRecord], scope: Scope | None) -> list[str]:
-        copies = await _copied(memories)
+        copies = await stored_forms(memories)
         records = latest(copies)
         async with self._engine():
             if not records:
@@ -301,7 +299,7 @@ class Backend(MemoryVectorDatabase):
         return [each.id for each in copies]
 
     async def _update(self, memories: Sequence[MemoryRecord], scope: Scope | None) -> int:
-        records = latest(await _copied(memories))
+        records = latest(await stored_forms(memories))
         async with self._engine():
             if not records:
                 return 0
@@ -340,7 +338,7 @@ class Backend(MemoryVectorDatabase):
         unique = list(dict.fromkeys(texts))
         with _embedding_errors(self.embeddings):
             vectors = await self.embeddings.aembed_documents(unique)
-        packed = await _offload(len(unique), lambda: self._packed(vectors, unique))
+        packed = await offload(len(unique), lambda: self._packed(vectors, unique))
         if len(unique) == len(texts):
             return packed
         by_text = dict(zip(unique, packed, strict=True))
@@ -388,7 +386,7 @@ class Backend(MemoryVectorDatabase):
             )
 
         # Sorting is stable, so equal ones stay in the order of distance and id.
-        ordered = await _offload(
+        ordered = await offload(
             len(first.hits), lambda: sorted(first.hits, key=boosted, reverse=True)
         )
         hits = ordered[window.offset : window.offset + window.limit]
@@ -619,11 +617,6 @@ class _Call:
         backend._raise_in_our_terms(error)
 
 
-async def _copied(memories: Sequence[MemoryRecord]) -> list[MemoryRecord]:
-    require_records(memories)
-    return await _offload(len(memories), lambda: stored_forms(memories))
-
-
 # --- shaping of answers ------------------------------------------------------------------------
 
 
@@ -653,8 +646,3 @@ def _embedding_errors(embeddings: Embeddings) -> Iterator[None]:
         raise EmbeddingError(
             f"the embeddings {embeddings.model!r} failed: {type(error).__name__}: {error}"
         ) from error
-
-
-async def _offload(size: int, work: Callable[[], _T]) -> _T:
-    """Run ``work`` here if it is small, else in a thread, off the event loop."""
-    return work() if size <= _INLINE else await asyncio.to_thread(work)

@@ -1,7 +1,8 @@
-"""Which backends are installed: entry points of the group `BACKEND_GROUP`, as descriptions.
+"""Which backends and plug-ins with hooks are installed: their entry points, as descriptions.
 
-Everything here comes from the metadata of distributions; no plugin is imported. Choosing one,
-importing it and all messages about what went wrong are in `agent_memory.factory`.
+Everything here comes from the metadata of distributions; no plugin is imported. Choosing a backend,
+importing it and all messages about what went wrong are in `agent_memory.factory`; the same for
+hooks in `agent_memory.hooks.loading`.
 """
 
 from __future__ import annotations
@@ -21,15 +22,23 @@ if TYPE_CHECKING:
 BACKEND_GROUP = "agent_memory.backends"
 """Entry points of this group name factories: ``name = "package.module:attribute"``."""
 
+HOOK_GROUP = "agent_memory.hooks"
+"""Entry points of this group name plug-ins: ``name = "package.module:attribute"``."""
+
+HOOKS_VARIABLE = "AGENT_MEMORY_HOOKS"
+"""Says which of them run, and in which order."""
+
 KNOWN_BACKENDS = {"inmemory": "agent-memory-inmemory", "redis": "agent-memory-redis"}
 """Backends of this project, by name, with the distribution that brings each of them."""
 
 CORE_DISTRIBUTION = "agent-memory"
 
+_HOOK_NAME = re.compile(r"(?!none$)[\w.-]+")
+
 
 @dataclass(frozen=True, slots=True)
-class BackendDescription:
-    """One entry point of `BACKEND_GROUP`, and the distribution that registers it."""
+class _Description:
+    """One entry point, and the distribution that registers it."""
 
     name: str
     """What a user asks for."""
@@ -37,7 +46,7 @@ class BackendDescription:
     version: str
     """The distribution's version; ``"unknown"`` if its metadata names none."""
     target: str
-    """Where the factory is: ``package.module:attribute``."""
+    """Where it is: ``package.module:attribute``."""
     requirement: str | None
     """What the distribution demands of the core (``agent-memory>=0.1``), ``None`` if nothing."""
     compatible: bool
@@ -47,8 +56,18 @@ class BackendDescription:
 
 
 @dataclass(frozen=True, slots=True)
+class BackendDescription(_Description):
+    """One entry point of `BACKEND_GROUP`, and the distribution that registers it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HookDescription(_Description):
+    """One entry point of `HOOK_GROUP`, and the distribution that registers it."""
+
+
+@dataclass(frozen=True, slots=True)
 class UnreadableDistribution:
-    """A distribution whose metadata could not be read, so that its backends are not known."""
+    """A distribution whose metadata could not be read, so that its plugins are not known."""
 
     location: str
     """The folder of its metadata."""
@@ -65,13 +84,18 @@ def installed_backends() -> list[BackendDescription]:
     return list(_scan().backends)
 
 
+def installed_hooks() -> list[HookDescription]:
+    """Return every registered plug-in with hooks, as `installed_backends` does backends."""
+    return list(_scan().hooks)
+
+
 def unreadable_distributions() -> list[UnreadableDistribution]:
-    """Return the distributions that `installed_backends` could not read, with reasons."""
+    """Return the distributions that could not be read, with reasons."""
     return list(_scan().unreadable)
 
 
 def clear_cache() -> None:
-    """Forget which backends are installed; the next call looks again.
+    """Forget which plugins are installed; the next call looks again.
 
     Needed after installing something, or changing ``sys.path``, in a running process.
     """
@@ -80,6 +104,7 @@ def clear_cache() -> None:
 
 class _Scan(NamedTuple):
     backends: tuple[BackendDescription, ...]
+    hooks: tuple[HookDescription, ...]
     unreadable: tuple[UnreadableDistribution, ...]
 
 
@@ -90,21 +115,32 @@ def _scan() -> _Scan:
     # Keyed by the whole description: a second copy of a distribution adds nothing, and another
     # distribution with the same name and target stays apart.
     backends: dict[BackendDescription, None] = {}
+    hooks: dict[HookDescription, None] = {}
     unreadable: list[UnreadableDistribution] = []
     for distribution in importlib_metadata.distributions():
         try:
-            described = _backends_of(distribution)
+            described = _plugins_of(distribution)
         except Exception as error:  # whatever is wrong with one must not hide the others
             unreadable.append(_unreadable(distribution, error))
-        else:
-            backends.update(dict.fromkeys(described))
-    ordered = sorted(backends, key=lambda each: (each.name, each.distribution, each.target))
-    return _Scan(tuple(ordered), tuple(unreadable))
+            continue
+        for each in described:
+            if isinstance(each, BackendDescription):
+                backends[each] = None
+            else:
+                hooks[each] = None
+    return _Scan(
+        tuple(sorted(backends, key=_place)), tuple(sorted(hooks, key=_place)), tuple(unreadable)
+    )
 
 
-def _backends_of(distribution: Distribution) -> list[BackendDescription]:
-    # Looking for the group's name in the text spares parsing the metadata of all the others.
-    if BACKEND_GROUP not in (distribution.read_text("entry_points.txt") or ""):
+def _place(description: _Description) -> tuple[str, str, str]:
+    return description.name, description.distribution, description.target
+
+
+def _plugins_of(distribution: Distribution) -> list[BackendDescription | HookDescription]:
+    # Looking for the groups' names in the text spares parsing the metadata of all the others.
+    text = distribution.read_text("entry_points.txt") or ""
+    if BACKEND_GROUP not in text and HOOK_GROUP not in text:
         return []
     return list(_descriptions(_active(distribution)))
 
@@ -133,15 +169,23 @@ def _unreadable(distribution: Distribution, error: Exception) -> UnreadableDistr
     return UnreadableDistribution(str(location), f"{type(error).__name__}: {error}")
 
 
-def _descriptions(distribution: Distribution) -> Iterator[BackendDescription]:
+def _descriptions(
+    distribution: Distribution,
+) -> Iterator[BackendDescription | HookDescription]:
     metadata = _metadata(distribution)
     demand = _demand(distribution)
     # An entry written twice is one entry; two that differ stay two.
-    for name, value in dict.fromkeys(_entries(distribution.read_text("entry_points.txt") or "")):
+    entries = dict.fromkeys(_entries(distribution.read_text("entry_points.txt") or ""))
+    for group, name, value in entries:
         target, problem = _target(value)
-        if problem is None and ("." in name or ":" in name):
+        kind: type[BackendDescription | HookDescription] = BackendDescription
+        if group == HOOK_GROUP:
+            kind = HookDescription
+            if problem is None and not _HOOK_NAME.fullmatch(name):
+                problem = "a name of letters, digits, '-', '_' and '.' is needed, and not 'none'"
+        elif problem is None and ("." in name or ":" in name):
             problem = "a name with '.' or ':' is read as an import path; choose it by its target"
-        yield BackendDescription(
+        yield kind(
             name=name,
             distribution=metadata["Name"],
             version=metadata.get("Version") or "unknown",
@@ -152,8 +196,8 @@ def _descriptions(distribution: Distribution) -> Iterator[BackendDescription]:
         )
 
 
-def _entries(text: str) -> Iterator[tuple[str, str]]:
-    """Yield name and value of each line in the section of backends.
+def _entries(text: str) -> Iterator[tuple[str, str, str]]:
+    """Yield group, name and value of each line in the sections of backends and of hooks.
 
     Read line by line, as the library parses all groups at once and gives up at the first bad line.
     """
@@ -161,9 +205,9 @@ def _entries(text: str) -> Iterator[tuple[str, str]]:
     for line in map(str.strip, text.splitlines()):
         if line.startswith("[") and line.endswith("]"):
             section = line[1:-1].strip()
-        elif section == BACKEND_GROUP and line and line[0] not in "#;":
+        elif section in (BACKEND_GROUP, HOOK_GROUP) and line and line[0] not in "#;":
             name, _, value = line.partition("=")
-            yield name.strip(), value.strip()
+            yield section, name.strip(), value.strip()
 
 
 def _target(value: str) -> tuple[str, str | None]:

@@ -70,3 +70,31 @@ class BackendUnavailableError(BackendError, ConnectionError):
 
 class BackendClosedError(BackendError, RuntimeError):
     """The handle was closed. Create another one."""
+
+
+class HookError(AgentMemoryError):
+    """A plug-in with hooks could not be found, loaded or used."""
+
+
+class HookNotFoundError(HookError, LookupError):
+    """No installed distribution registers a plug-in under the name asked for."""
+
+
+class HookConflictError(HookError, LookupError):
+    """More than one distribution registers a plug-in under the name asked for."""
+
+
+class HookCompatibilityError(HookError, ImportError):
+    """The plug-in's distribution requires another version of the core. It was not imported."""
+
+
+class HookImportError(HookError, ImportError):
+    """The plug-in's module does not exist, failed while being imported, or lacks the plug-in."""
+
+
+class HookTypeError(HookError, TypeError):
+    """A plug-in does not fit the specifications, or a hook returned what it may not."""
+
+
+class HookFailedError(HookError, RuntimeError):
+    """A hook failed after the call was done: what the call was to write has been written."""

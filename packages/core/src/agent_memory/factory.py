@@ -19,16 +19,18 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from agent_memory import embeddings as embeddings_package
 from agent_memory.database import MemoryVectorDatabase
 from agent_memory.discovery import (
     CORE_DISTRIBUTION,
+    HOOKS_VARIABLE,
     KNOWN_BACKENDS,
     BackendDescription,
     clear_cache,
     installed_backends,
+    installed_hooks,
     unreadable_distributions,
 )
 from agent_memory.embeddings import Embeddings
@@ -42,6 +44,9 @@ from agent_memory.errors import (
     BackendTypeError,
     InvalidArgumentError,
 )
+
+if TYPE_CHECKING:
+    from agent_memory.hooks.database import Hooks
 
 BackendFactory = Callable[..., MemoryVectorDatabase]
 """Anything that can be called as ``factory(embeddings, **options)``."""
@@ -61,6 +66,7 @@ def create_memory_vector_db(
     factory: str | BackendFactory | None = None,
     *,
     embeddings: Embeddings | str | None = None,
+    hooks: Sequence[object] | None = None,
     **options: Any,
 ) -> MemoryVectorDatabase:
     """Create a memory vector database. No I/O happens: the first call on it connects.
@@ -79,6 +85,11 @@ def create_memory_vector_db(
             for `LocalEmbeddings`; the name of any other model for `LiteLLMEmbeddings`, with
             ``EMBEDDING_DIMENSIONS`` if that is set. ``None`` reads ``EMBEDDING_MODEL``, whose
             default is ``text-embedding-3-small``.
+        hooks: the plug-ins whose hooks run around every call, outermost first: objects, or names
+            of installed ones (see `agent_memory.hooks`); ``"*"`` stands for every installed one
+            that is not named; ``[]`` for none. ``None`` reads ``AGENT_MEMORY_HOOKS``: names with
+            commas between them, or ``none``; its default is ``*``. Without a plug-in the backend
+            itself is returned.
         **options: passed to the factory as they are. ``space="..."`` opens the space of that name
             with every backend.
 
@@ -90,14 +101,18 @@ def create_memory_vector_db(
         BackendDependencyError: a module that it imports does not exist.
         BackendAttributeError: the module has no such attribute.
         BackendTypeError: what was found is not callable, or returned no `MemoryVectorDatabase`.
-        InvalidArgumentError: ``embeddings`` or ``EMBEDDING_DIMENSIONS`` cannot be used.
+        HookError: a plug-in cannot be found, imported or used.
+        InvalidArgumentError: ``embeddings``, ``EMBEDDING_DIMENSIONS`` or ``hooks`` cannot be used.
 
-    What the factory itself raises passes unchanged, with a note that says which backend it was.
+    What the factory itself raises passes unchanged, with a note that says which backend it was; so
+    does what creating a plug-in raises.
     """
     choice = choose_backend(factory)
     check_compatibility(choice)
     create = import_factory(choice)
-    return call_factory(choice, create, resolve_embeddings(embeddings), **options)
+    around = resolve_hooks(hooks)
+    database = call_factory(choice, create, resolve_embeddings(embeddings), **options)
+    return apply_hooks(choice, database, around)
 
 
 # --- choosing ------------------------------------------------------------------------------------
@@ -581,6 +596,35 @@ def _described_result(result: object) -> str:
         f"an object of type {_qualified(type(result))}, which is not a MemoryVectorDatabase: "
         f"{lacks}"
     )
+
+
+# --- hooks ---------------------------------------------------------------------------------------
+
+
+def resolve_hooks(hooks: Sequence[object] | None = None) -> Hooks | None:
+    """Return the hooks that an argument of `create_memory_vector_db` means; ``None`` if none.
+
+    Raises:
+        HookError: a plug-in cannot be found, imported or used.
+        InvalidArgumentError: ``hooks`` is not a list of plug-ins and names.
+    """
+    if hooks is None and not _variable(HOOKS_VARIABLE) and not installed_hooks():
+        return None  # the usual case: pluggy is not even imported
+    from agent_memory.hooks.loading import load_hooks
+
+    return load_hooks(hooks)
+
+
+def apply_hooks(
+    choice: BackendChoice, database: MemoryVectorDatabase, hooks: Hooks | None
+) -> MemoryVectorDatabase:
+    """Return the database with the hooks around it; without hooks the database itself."""
+    if hooks is None:
+        return database
+    from agent_memory.hooks.database import HookedMemories
+
+    backend = choice.target if choice.description is None else choice.description.name
+    return HookedMemories(database, hooks, backend=backend)
 
 
 # --- embeddings ----------------------------------------------------------------------------------

@@ -5,12 +5,13 @@ How a record is validated is in `agent_memory.models`, how it is stored in the e
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from itertools import chain
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -23,6 +24,10 @@ from agent_memory.models import (
     ensure_encodable,
 )
 
+_T = TypeVar("_T")
+
+_INLINE = 64
+"""Up to this many records are prepared on the event loop; more leave it for a thread."""
 _TAGS = ("id", "text", "extraction_strategy", "discrete_memory_extracted")
 _OPTIONAL_TAGS = ("session_id", "user_id", "namespace", "memory_hash")
 _LISTS = ("topics", "entities", "extracted_from")
@@ -46,7 +51,7 @@ def require_records(memories: object) -> None:
             raise InvalidArgumentError(f"expected a MemoryRecord, got {type(each).__name__}")
 
 
-def stored_forms(records: Sequence[MemoryRecord]) -> list[MemoryRecord]:
+def stored_copies(records: Sequence[MemoryRecord]) -> list[MemoryRecord]:
     """Return valid copies of ``records`` with their hashes.
 
     Raises:
@@ -60,6 +65,17 @@ def stored_forms(records: Sequence[MemoryRecord]) -> list[MemoryRecord]:
     for each in copies:
         each.__dict__["memory_hash"] = each.compute_hash()  # valid as it is: no second validation
     return copies
+
+
+async def stored_forms(memories: Sequence[MemoryRecord]) -> list[MemoryRecord]:
+    """Return the stored form of every record; see `require_records` and `stored_copies`."""
+    require_records(memories)
+    return await offload(len(memories), lambda: stored_copies(memories))
+
+
+async def offload(size: int, work: Callable[[], _T]) -> _T:
+    """Run ``work`` on ``size`` records here if they are few, else in a thread, off the loop."""
+    return work() if size <= _INLINE else await asyncio.to_thread(work)
 
 
 def latest(records: Sequence[MemoryRecord]) -> list[MemoryRecord]:

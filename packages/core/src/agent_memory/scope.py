@@ -98,7 +98,7 @@ class ScopedMemories(MemoryVectorDatabase):
             if self.scope.fields.get(name, value) != value:
                 raise ScopeError(f"{name}={value!r} lies outside this scope ({self.scope})")
         merged: Any = {**self.scope.fields, **narrower.fields}
-        return ScopedMemories(self._open_database(), Scope.of(**merged))
+        return self._open_database().scoped(**merged)
 
     async def add_memories(self, memories: list[MemoryRecord]) -> list[str]:
         database = self._open_database()

@@ -100,9 +100,10 @@ def takes_server_style(database: MemoryVectorDatabase) -> bool:
     So is one that does not know ``recency``, an argument of agent-memory. The core's own wrappers
     pass on whatever they are given, and are not meant.
     """
-    if type(database).__module__.partition(".")[0] == "agent_memory":
+    backend = getattr(database, "unhooked", database)  # hooks around it pass on what they get
+    if type(backend).__module__.partition(".")[0] == "agent_memory":
         return False
-    return "recency" not in inspect.signature(database.search_memories).parameters
+    return "recency" not in inspect.signature(backend.search_memories).parameters
 
 
 def search_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

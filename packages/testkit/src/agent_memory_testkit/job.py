@@ -47,9 +47,12 @@ class Job:
         )
 
     def create(self, embeddings: Any, **others: Any) -> MemoryVectorDatabase:
-        """Return a handle; ``others`` are options beside those of the job, or in their place."""
+        """Return a handle; ``others`` are options beside those of the job, or in their place.
+
+        It is the backend that is judged: plug-ins that happen to be installed do not run.
+        """
         return create_memory_vector_db(
-            self.backend, embeddings=embeddings, **{**self.options, **others}
+            self.backend, embeddings=embeddings, hooks=[], **{**self.options, **others}
         )
 
 

@@ -17,11 +17,13 @@ from agent_memory.database import MemoryVectorDatabase
 from agent_memory.discovery import installed_backends, unreadable_distributions
 from agent_memory.factory import (
     BackendChoice,
+    apply_hooks,
     call_factory,
     check_compatibility,
     choose_backend,
     import_factory,
     resolve_embeddings,
+    resolve_hooks,
 )
 
 
@@ -86,9 +88,9 @@ class Step:
 def doctor(database: DatabaseChoice, as_json: bool) -> None:
     """Go from NAME to a working database, step by step: what holds, and what fails first.
 
-    The steps: metadata, compatibility, import, create, connect, close. NAME is a registered name or
-    the import path of a factory; without it, MEMORY_VECTOR_DB_FACTORY. The exit code is 1 if a
-    step fails.
+    The steps: metadata, compatibility, import, create, hooks, connect, close. NAME is a registered
+    name or the import path of a factory; without it, MEMORY_VECTOR_DB_FACTORY. The exit code is 1
+    if a step fails.
     """
 
     async def examine_all() -> list[Step]:
@@ -135,6 +137,11 @@ async def examine(database: DatabaseChoice) -> AsyncIterator[Step]:
         opened = call_factory(choice, factory, embeddings, **database.options)
         able = ", ".join(sorted(opened.capabilities)) or "no capability beyond the core"
         yield Step(step, True, f"{type(opened).__name__} with {embeddings.model!r}: {able}")
+
+        step = "hooks"
+        hooks = resolve_hooks()
+        opened = apply_hooks(choice, opened, hooks)
+        yield Step(step, True, "none" if hooks is None else ", ".join(map(str, hooks.plugins)))
 
         step = "connect"
         started = time.perf_counter()

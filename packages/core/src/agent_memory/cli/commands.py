@@ -19,7 +19,7 @@ import click
 from pydantic import ValidationError
 
 import agent_memory as library
-from agent_memory.cli import backends, output, transfer
+from agent_memory.cli import backends, hooks, output, transfer
 from agent_memory.cli.database import DatabaseChoice, database_options
 from agent_memory.cli.framework import (
     EXIT_FAILED,
@@ -511,6 +511,7 @@ def demo(database: DatabaseChoice) -> None:
 
 
 agent_memory.add_command(backends.backends)
+agent_memory.add_command(hooks.hooks)
 
 
 @agent_memory.command(

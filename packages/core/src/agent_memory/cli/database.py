@@ -14,6 +14,7 @@ import click
 
 from agent_memory.cli.framework import SectionOption
 from agent_memory.database import Capability, MemoryVectorDatabase
+from agent_memory.discovery import HOOKS_VARIABLE
 from agent_memory.factory import create_memory_vector_db
 
 R = TypeVar("R")
@@ -118,6 +119,8 @@ def _read_option(text: str) -> tuple[str, Any]:
     key, sign, value = match["key"], match["sign"], match["value"]
     if key in ("factory", "embeddings"):
         raise click.UsageError(f"--option {text}: use --backend and --embeddings")
+    if key == "hooks":
+        raise click.UsageError(f"--option {text}: set {HOOKS_VARIABLE} in the environment")
     if sign == "=":
         return key, value
     try:
