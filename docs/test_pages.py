@@ -60,7 +60,7 @@ def test_every_rule_is_in_the_contract_with_its_reason() -> None:
 def test_every_error_has_a_cause_and_a_cure() -> None:
     text = (DOCS / "errors.md").read_text()
     explained = set(re.findall(r"^### (\w+)$", text, re.MULTILINE))
-    bases = {"AgentMemoryError", "BackendError"}  # explained together
+    bases = {"AgentMemoryError", "BackendError", "HookError"}  # explained together
     assert explained | bases == OURS.keys()
     assert all(f"`{name}`" in text for name in OURS | OTHERS)
     elsewhere = set(_errors_of(agent_memory_redis.errors)) - OURS.keys()
@@ -87,6 +87,7 @@ def test_the_table_of_errors_names_their_bases() -> None:
     [
         "agent_memory",
         "agent_memory.backend",
+        "agent_memory.hooks",
         "agent_memory_inmemory",
         "agent_memory_redis",
         "agent_memory_testkit",
