@@ -319,7 +319,7 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session(name="kill-score")
 def kill_score(session: nox.Session) -> None:
-    """Try each wrong backend on the rule that must find it; `-- --first` and more take long."""
+    """Try each wrong backend on the rule that must find it; see the script for `-- --first`."""
     session.install(*TEST_TOOLS, *EVERYTHING)
     how = session.posargs or ["--planted"]
     session.run("python", "packages/testkit/tests/kill_score.py", *how)

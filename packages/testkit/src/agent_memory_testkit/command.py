@@ -380,6 +380,8 @@ def _tested(
     from agent_memory_testkit.verdict import REQUIRED_TESTS
 
     os.environ[JOB_VARIABLE] = job.to_json()
+    # What else is installed beside pytest has no say in a verdict, and takes time to import.
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     settings.register_profile("agent-memory-conformance", derandomize=False, database=None)
     settings.load_profile("agent-memory-conformance")
     configuration = folder / "pytest.ini"

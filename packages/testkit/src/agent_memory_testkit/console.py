@@ -100,6 +100,8 @@ class Progress:
         watcher.seed = self._seed
         watcher.again = lambda place, rule, name: self._again(rule, name)
         self._watcher = watcher
+        # Nobody sees pytest's tracebacks here, and making others than Python's takes seconds.
+        config.option.tbstyle = "native"
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
