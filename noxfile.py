@@ -307,7 +307,7 @@ def conformance(session: nox.Session) -> None:
         "qdrant-stand-in",
         "qdrant", "--option", "url=@URL@", "--option", "timeout:=60", *common,
         "--network", "127.0.0.1:@PORT@", "--through", "url=http://{host}:{port}",
-        "--through", "timeout:=0.7", "--through", "retries:=1",
+        "--through", "timeout:=2", "--through", "retries:=1", "--timeout", "3",
         beside=("python", "examples/qdrant-backend/tests/stand_in.py"),
     )  # fmt: skip
     with (folder / "matrix.md").open("w") as matrix:

@@ -28,6 +28,8 @@ from urllib.parse import unquote, urlsplit
 import qdrant_edge as edge
 
 VERSION = f"1.20.0+stand.in.edge.{version('qdrant-edge-py')}"
+_MOST_OPEN = 30
+"""Collections: each has threads of its own, and the kit makes hundreds of them."""
 _DISTANCES = {"Dot": edge.Distance.Dot, "Euclid": edge.Distance.Euclid}
 _MODES = {"upsert": edge.UpdateMode.Upsert, "update_only": edge.UpdateMode.UpdateOnly}
 _DIRECTIONS = {"asc": edge.Direction.Asc, "desc": edge.Direction.Desc}
@@ -41,10 +43,24 @@ class Collection:
         self.vectors = body["vectors"]
         self.schema: dict[str, Any] = {}
         config = edge.EdgeConfig(
-            edge.EdgeVectorParams(self.vectors["size"], _DISTANCES[self.vectors["distance"]])
+            edge.EdgeVectorParams(self.vectors["size"], _DISTANCES[self.vectors["distance"]]),
+            max_search_threads=1,
         )
         folder.mkdir()
-        self._shard = edge.EdgeShard.create(str(folder), config)
+        self._folder = folder
+        self._open: edge.EdgeShard | None = edge.EdgeShard.create(str(folder), config)
+
+    @property
+    def _shard(self) -> edge.EdgeShard:
+        if self._open is None:
+            self._open = edge.EdgeShard.load(str(self._folder))
+        return self._open
+
+    def rest(self) -> None:
+        """Give back threads and memory until the next request."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
 
     def info(self) -> dict[str, Any]:
         return {
@@ -246,6 +262,9 @@ class _Handler(BaseHTTPRequestHandler):
             return 404, {"error": f"Collection `{name}` doesn't exist!"}
         if request is None:
             return 200, collection.info()
+        self.collections[name] = self.collections.pop(name)  # the last one used is the last
+        for unused in list(self.collections.values())[:-_MOST_OPEN]:
+            unused.rest()
         try:
             return 200, _REQUESTS[self.command, request](collection, body)
         except Exception as error:  # as a server would say what it does not take

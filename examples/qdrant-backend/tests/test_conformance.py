@@ -55,7 +55,7 @@ class TestOverTheNetwork(ConformanceSuite):
     profile = Profile(
         "qdrant, its engine behind a stand-in",
         off=WORDS,
-        network=Network("127.0.0.1", urlsplit(URL).port or 0, timeout=1.0),
+        network=Network("127.0.0.1", urlsplit(URL).port or 0, timeout=3.0),
     )
 
     async def open(self, space: str, embeddings: Any) -> MemoryVectorDatabase:
@@ -64,4 +64,4 @@ class TestOverTheNetwork(ConformanceSuite):
     async def open_through(
         self, space: str, embeddings: Any, host: str, port: int
     ) -> MemoryVectorDatabase:
-        return create(embeddings, space=space, url=f"http://{host}:{port}", timeout=0.7, retries=1)
+        return create(embeddings, space=space, url=f"http://{host}:{port}", timeout=2.0, retries=1)

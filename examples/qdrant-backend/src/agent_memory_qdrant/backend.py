@@ -10,7 +10,6 @@ server checks together with it: a version that was seen, or the scope.
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -236,8 +235,8 @@ class QdrantBackend(Backend):
             **dict.fromkeys(TIME_FIELDS, models.PayloadSchemaType.DATETIME),
             **dict.fromkeys((*SCALAR_TAG_FIELDS, *LIST_TAG_FIELDS), keyword),
         }
-        missing = schemas.keys() - present.keys()
-        await asyncio.gather(*(self._collection.index(key, schemas[key]) for key in missing))
+        for key in schemas.keys() - present.keys():
+            await self._collection.index(key, schemas[key])
 
     async def _close(self) -> None:
         await self._connection.close()
