@@ -11,7 +11,6 @@ from agent_memory.hooks import hookimpl
 from agent_memory_redaction.patterns import redacted
 
 _IDENTIFIERS = ("id", "session_id", "user_id", "namespace", "extraction_strategy")
-
 _FREE = ("text", "topics", "entities", "metadata", "extraction_strategy_config")
 _SHORT = 4096
 """Characters of a query that are redacted on the event loop."""
@@ -84,15 +83,7 @@ def _identifiers(record: MemoryRecord) -> Iterator[tuple[str, str]]:
 
 def _without_sensitive(record: MemoryRecord) -> MemoryRecord:
     return record.model_copy(
-        update={
-            "text": redacted(record.text),
-            "topics": _without_sensitive_json(record.topics),
-            "entities": _without_sensitive_json(record.entities),
-            "metadata": _without_sensitive_json(record.metadata),
-            "extraction_strategy_config": _without_sensitive_json(
-                record.extraction_strategy_config
-            ),
-        }
+        update={name: _without_sensitive_json(getattr(record, name)) for name in _FREE}
     )
 
 
