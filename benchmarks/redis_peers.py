@@ -72,7 +72,7 @@ class LangChainRedis(Store):
         return self._nearest(query, TENANT)
 
     def _nearest(self, query: int, user: str | None) -> list[int]:
-        from redisvl.query.filter import Tag  # type: ignore[import-untyped]
+        from redisvl.query.filter import Tag
 
         found = self._store.similarity_search_with_score(
             self._texts[query], k=NEAREST, filter=None if user is None else Tag("user_id") == user
@@ -87,7 +87,7 @@ class Mem0Redis(Store):
 
     def __init__(self, material: Material) -> None:
         from mem0.vector_stores import redis as mem0_redis
-        from redisvl.index import SearchIndex  # type: ignore[import-untyped]
+        from redisvl.index import SearchIndex
 
         class Index(SearchIndex):  # type: ignore[misc]
             def set_client(self, client: Any) -> None:
