@@ -231,7 +231,7 @@ def _test(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    session.run("pytest", "-n", "auto", "--dist", "loadgroup", "-k", f"not {ALONE}")
+    session.run("pytest", "-n", "auto", "--dist", "loadscope", "-k", f"not {ALONE}")
     session.run("pytest", "-k", ALONE)
 
 
