@@ -197,7 +197,7 @@ subprocess.run(
         ],
     ),
 ]
-TEST_TOOLS = ["jsonschema>=4.18", "pip>=23.1", "pytest>=8.1", "pytest-xdist>=3.6"]
+TEST_TOOLS = ["jsonschema>=4.18", "pip>=23.1", "pytest>=8.2", "pytest-xdist>=3.6"]
 ALONE = "(no_call_blocks or test_redis_failover)"
 """Tests of how long something takes that need the machine for themselves."""
 
