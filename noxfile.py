@@ -221,7 +221,7 @@ TEST_TOOLS = [
     "jsonschema>=4.18",
     "opentelemetry-sdk>=1.30",
     "pip>=23.1",
-    "pytest>=8.1",
+    "pytest>=8.2",
     "pytest-xdist>=3.6",
     "python-stdnum>=1.20",
 ]

@@ -35,7 +35,7 @@ PAGES = [
     *sorted((ROOT / "packages").glob("*/README.md")),
     *sorted((ROOT / "examples").glob("*.md")),
     *sorted((ROOT / "benchmarks").glob("*.md")),
-    *sorted((ROOT / "examples").glob("*/README.md")),
+    *(ROOT / "examples" / each / "README.md" for each in ("audit-log", "redaction")),
 ]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n?(?=(\n*```text\n)?)", re.MULTILINE | re.DOTALL)
 _END_OF_OUTPUT = "--- end of output ---"

@@ -26,13 +26,19 @@ from packaging.utils import (
 from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
+PLACES = [
+    "packages/*/pyproject.toml",
+    "examples/audit-log/pyproject.toml",
+    "examples/redaction/pyproject.toml",
+]
+"""The projects that are built; the backend on Qdrant is checked as its own author does it."""
 
 
 def problems(dist: Path) -> list[str]:
     """Return everything that is wrong with the distributions in a folder, a line each."""
     projects = {
         canonicalize_name(project["name"]): (file.parent, project)
-        for file in sorted((ROOT / "packages").glob("*/pyproject.toml"))
+        for file in sorted(each for place in PLACES for each in ROOT.glob(place))
         if (project := tomllib.loads(file.read_text("utf-8"))["project"])
     }
     wheels = {parse_wheel_filename(each.name)[0]: each for each in dist.glob("*.whl")}

@@ -556,7 +556,7 @@ ALL_COMMANDS = dict(commands(agent_memory))
 def test_the_commands_are_those_that_are_promised() -> None:
     assert {" ".join(path) for path in ALL_COMMANDS} == {
         *("add", "import", "export", "search", "list", "get", "count", "delete", "demo"),
-        *("backends list", "backends doctor"),
+        *("backends list", "backends doctor", "hooks list", "new-backend"),
     }
 
 

@@ -365,12 +365,18 @@ class _Client(Redis):
             # Into the buffer of a connection that was just seen to be open. Should the server not
             # take it, the time runs out that it has for its reply.
             packed = [pack_command(tuple(each)) for each in commands]
-            connection._writer.writelines(packed)
-            for _ in commands:
-                try:
-                    replies.append(await connection.read_response())
-                except exceptions.ResponseError as error:  # the other replies come all the same
-                    failure = failure or error
+            writer = connection._writer
+            writer.writelines(packed)
+            try:
+                for _ in commands:
+                    try:
+                        replies.append(await connection.read_response())
+                    except exceptions.ResponseError as error:  # the other replies come all the same
+                        failure = failure or error
+            except BaseException:
+                # The connection has given up this socket, which what is unsent would keep open.
+                writer.transport.abort()
+                raise
         finally:
             await self.connection_pool.release(connection)
         if failure is not None:

@@ -519,7 +519,7 @@ agent_memory.add_command(hooks.hooks)
     cls=Command,
     examples=[
         "agent-memory new-backend quill",
-        "agent-memory new-backend my-store --into ~/src --json",
+        "agent-memory new-backend my-store --into .. --json",
     ],
 )
 @click.argument("name")

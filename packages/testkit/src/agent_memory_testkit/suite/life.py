@@ -335,8 +335,9 @@ class LifeRules(SuiteBase):
         looking again.
         """
         ids = [f"m{n}" for n in range(20)]
+        db = await case.open()
         for attempt in range(3):
-            db = await case.filled([memory(each) for each in ids])
+            await db.add_memories([memory(each) for each in ids])
             calls: list[Awaitable[Any]] = []
             for number, each in enumerate(ids):
                 updates = [db.update_memories([memory(each, f"<{n}> {attempt}")]) for n in range(3)]
