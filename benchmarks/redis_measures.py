@@ -57,9 +57,95 @@ _EFFORTS = (10, 32, 64, 128, 256, 512)
 _SIZES = (256, 768, 1_536)
 
 
-def against_redis(bench: Bench) -> list[Row]:
-    """Everything but iterating, against the bare commands."""
-    return [*_reading(bench), *_writing(bench)]
+def reading(bench: Bench) -> list[Row]:
+    """Search, count, list and get, against the bare commands."""
+    with _server(), _small(bench, clustered=True) as small:
+        small.load([OursOnRedis])
+        small.processes |= small.opened([BareRedis], small.material)
+        times = small.times(
+            {
+                "search": (OursOnRedis, "search_without_total"),
+                "search with total": (OursOnRedis, "search"),
+                "bare search": (BareRedis, "search"),
+            }
+        )
+        together = small.times(
+            {"ours": (OursOnRedis, "search_together"), "bare": (BareRedis, "search_together")}
+        )
+        others = {
+            operation: small.times(
+                {"ours": (OursOnRedis, operation), "bare": (BareRedis, operation)}
+            )
+            for operation in ("count", "list_near_end", "get")
+        }
+    bare = "bare FT.SEARCH"
+    return [
+        compared(
+            "search, no total", times["search"], bare, times["bare search"], Goal(1.1, at_most=True)
+        ),
+        compared(
+            "search, exact total",
+            times["search with total"],
+            bare,
+            times["bare search"],
+            Goal(1.35, at_most=True),
+        ),
+        Row(
+            f"search, {TOGETHER} at once",
+            f"{TOGETHER * IN_A_ROW / typical(together['ours']):,.0f}/s",
+            bare,
+            f"{TOGETHER * IN_A_ROW / typical(together['bare']):,.0f}/s",
+            ratio(together["bare"], together["ours"]),
+            goal=Goal(0.95, at_most=False),
+            undisturbed=undisturbed_ratio(together["bare"], together["ours"]),
+        ),
+        *(
+            compared(
+                what,
+                others[operation]["ours"],
+                against,
+                others[operation]["bare"],
+                Goal(bound, at_most=True),
+            )
+            for operation, what, against, bound in (
+                ("count", "count", f"{bare} LIMIT 0 0", 1.2),
+                ("list_near_end", f"list {FEW}, offset 9,000", f"{bare} SORTBY", 1.3),
+                ("get", f"get {FEW} by id", "bare pipeline of HGET", 1.5),
+            )
+        ),
+    ]
+
+
+def writing(bench: Bench) -> list[Row]:
+    """Add and delete, against the bare commands."""
+    with _server(), _small(bench, clustered=True) as small:
+        both: list[type[Store]] = [OursOnRedis, BareRedis]
+        adding = small.load(both)
+        deleting = dict.fromkeys(both, 0.0)
+        # What is deleted first has more neighbours to be taken out of, so each is once first.
+        for half in range(2):
+            for kind in both[half:] + both[:half]:
+                # The first call of a turn warms up; here it is the only one.
+                turn = small.processes[kind].turn("delete_half", half, repeats=0, seconds=0)
+                deleting[kind] += turn.first
+    return [
+        Row(
+            "add",
+            f"{_RECORDS / adding[OursOnRedis]:,.0f}/s",
+            "bare pipelined HSET of the same fields",
+            f"{_RECORDS / adding[BareRedis]:,.0f}/s",
+            adding[BareRedis] / adding[OursOnRedis],
+            goal=Goal(0.7, at_most=False),
+        ),
+        Row(
+            f"delete {_RECORDS:,}, 5,000 in a call",
+            milliseconds(deleting[OursOnRedis]),
+            "bare pipelined UNLINK",
+            milliseconds(deleting[BareRedis]),
+            deleting[OursOnRedis] / deleting[BareRedis],
+            goal=Goal(1.5, at_most=True),
+        ),
+    ]
 
 
 def iterating(bench: Bench) -> list[Row]:
@@ -131,33 +217,6 @@ def against_peers(bench: Bench) -> list[Row]:
     return rows
 
 
-_OURS: tuple[type[Store], type[Store]] = (OursAmongTenants, OursOther)
-_PEERS: dict[str, tuple[type[Store], type[Store]]] = {
-    "langchain-redis": (LangChainRedis, LangChainRedisOther),
-    "mem0": (Mem0Redis, Mem0RedisOther),
-}
-"""Each with another collection beside it."""
-
-
-def _mistakes(bench: Bench, kind: type[Store], other: type[Store]) -> tuple[int, int]:
-    """Return how many memories of other tenants, and of another collection, a search returns."""
-    material = bench.material
-    with _server():
-        asked: Any = kind(material)
-        beside = other(material)
-        vectors = material.vectors(0, len(NEAR_TENANTS))
-        asked.add(asked.prepared(tenants(), vectors))
-        strangers = set(asked.strangers(0)) - {0}
-        moved = [each._replace(number=each.number + 100) for each in tenants()]
-        beside.add(beside.prepared(moved, vectors))
-        from_beside = [each for each in asked.search(0) if each >= 100]
-    return len(strangers), len(from_beside)
-
-
-def _counted(what: str, ours: float, name: str, theirs: float) -> Row:
-    return Row(what, f"{ours:.4g}", name, f"{theirs:.4g}", theirs, "")
-
-
 def recall_table(bench: Bench) -> list[Row]:
     """What the parameters of the index do, on directions without any clusters: the hard case."""
     rows = []
@@ -209,7 +268,8 @@ def sizes(_: Bench) -> list[Row]:
 
 
 SECTIONS: dict[str, Callable[[Bench], list[Row]]] = {
-    "redis": against_redis,
+    "redis": reading,
+    "redis-write": writing,
     "redis-iter": iterating,
     "redis-peers": against_peers,
     "redis-recall": recall_table,
@@ -217,93 +277,31 @@ SECTIONS: dict[str, Callable[[Bench], list[Row]]] = {
 }
 
 
-def _reading(bench: Bench) -> list[Row]:
-    with _server(), _small(bench, clustered=True) as small:
-        small.load([OursOnRedis])
-        small.processes |= small.opened([BareRedis], small.material)
-        times = small.times(
-            {
-                "search": (OursOnRedis, "search_without_total"),
-                "search with total": (OursOnRedis, "search"),
-                "bare search": (BareRedis, "search"),
-            }
-        )
-        together = small.times(
-            {"ours": (OursOnRedis, "search_together"), "bare": (BareRedis, "search_together")}
-        )
-        others = {
-            operation: small.times(
-                {"ours": (OursOnRedis, operation), "bare": (BareRedis, operation)}
-            )
-            for operation in ("count", "list_near_end", "get")
-        }
-    bare = "bare FT.SEARCH"
-    return [
-        compared(
-            "search, no total", times["search"], bare, times["bare search"], Goal(1.1, at_most=True)
-        ),
-        compared(
-            "search, exact total",
-            times["search with total"],
-            bare,
-            times["bare search"],
-            Goal(1.35, at_most=True),
-        ),
-        Row(
-            f"search, {TOGETHER} at once",
-            f"{TOGETHER * IN_A_ROW / typical(together['ours']):,.0f}/s",
-            bare,
-            f"{TOGETHER * IN_A_ROW / typical(together['bare']):,.0f}/s",
-            ratio(together["bare"], together["ours"]),
-            goal=Goal(0.95, at_most=False),
-            undisturbed=undisturbed_ratio(together["bare"], together["ours"]),
-        ),
-        *(
-            compared(
-                what,
-                others[operation]["ours"],
-                against,
-                others[operation]["bare"],
-                Goal(bound, at_most=True),
-            )
-            for operation, what, against, bound in (
-                ("count", "count", f"{bare} LIMIT 0 0", 1.2),
-                ("list_near_end", f"list {FEW}, offset 9,000", f"{bare} SORTBY", 1.3),
-                ("get", f"get {FEW} by id", "bare pipeline of HGET", 1.5),
-            )
-        ),
-    ]
+_OURS: tuple[type[Store], type[Store]] = (OursAmongTenants, OursOther)
+_PEERS: dict[str, tuple[type[Store], type[Store]]] = {
+    "langchain-redis": (LangChainRedis, LangChainRedisOther),
+    "mem0": (Mem0Redis, Mem0RedisOther),
+}
+"""Each with another collection beside it."""
 
 
-def _writing(bench: Bench) -> list[Row]:
-    with _server(), _small(bench, clustered=True) as small:
-        both: list[type[Store]] = [OursOnRedis, BareRedis]
-        adding = small.load(both)
-        deleting = dict.fromkeys(both, 0.0)
-        # What is deleted first has more neighbours to be taken out of, so each is once first.
-        for half in range(2):
-            for kind in both[half:] + both[:half]:
-                # The first call of a turn warms up; here it is the only one.
-                turn = small.processes[kind].turn("delete_half", half, repeats=0, seconds=0)
-                deleting[kind] += turn.first
-    return [
-        Row(
-            "add",
-            f"{_RECORDS / adding[OursOnRedis]:,.0f}/s",
-            "bare pipelined HSET of the same fields",
-            f"{_RECORDS / adding[BareRedis]:,.0f}/s",
-            adding[BareRedis] / adding[OursOnRedis],
-            goal=Goal(0.7, at_most=False),
-        ),
-        Row(
-            f"delete {_RECORDS:,}, 5,000 in a call",
-            milliseconds(deleting[OursOnRedis]),
-            "bare pipelined UNLINK",
-            milliseconds(deleting[BareRedis]),
-            deleting[OursOnRedis] / deleting[BareRedis],
-            goal=Goal(1.5, at_most=True),
-        ),
-    ]
+def _mistakes(bench: Bench, kind: type[Store], other: type[Store]) -> tuple[int, int]:
+    """Return how many memories of other tenants, and of another collection, a search returns."""
+    material = bench.material
+    with _server():
+        asked: Any = kind(material)
+        beside = other(material)
+        vectors = material.vectors(0, len(NEAR_TENANTS))
+        asked.add(asked.prepared(tenants(), vectors))
+        strangers = set(asked.strangers(0)) - {0}
+        moved = [each._replace(number=each.number + 100) for each in tenants()]
+        beside.add(beside.prepared(moved, vectors))
+        from_beside = [each for each in asked.search(0) if each >= 100]
+    return len(strangers), len(from_beside)
+
+
+def _counted(what: str, ours: float, name: str, theirs: float) -> Row:
+    return Row(what, f"{ours:.4g}", name, f"{theirs:.4g}", theirs, "")
 
 
 def _loaded(store: OursOnRedis) -> float:

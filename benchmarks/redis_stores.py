@@ -104,7 +104,11 @@ class BareRedis(Store):
         self._queries = material.queries()
         self._loop = asyncio.new_event_loop()
         pool = BlockingConnectionPool.from_url(
-            os.environ[URL_VARIABLE], max_connections=TOGETHER, timeout=30, protocol=2
+            os.environ[URL_VARIABLE],
+            max_connections=TOGETHER,
+            timeout=30,
+            protocol=2,
+            socket_timeout=60,
         )
         self._client: Any = Redis(connection_pool=pool)
         self._layout = Layout.of(SPACE, SPACE)

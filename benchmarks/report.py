@@ -16,8 +16,9 @@ import psutil
 from rich.table import Table
 
 _DISTRIBUTIONS = (
-    "agent-memory", "agent-memory-inmemory", "chromadb", "faiss-cpu", "langchain-core", "numpy",
-    "pydantic", "qdrant-client", "usearch",
+    "agent-memory", "agent-memory-inmemory", "agent-memory-redis", "chromadb", "faiss-cpu",
+    "hiredis", "langchain-core", "langchain-redis", "mem0ai", "numpy", "pydantic", "qdrant-client",
+    "redis", "redisvl", "usearch",
 )  # fmt: skip
 
 
