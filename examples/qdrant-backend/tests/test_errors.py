@@ -131,10 +131,13 @@ def test_a_folder_that_cannot_be_made(embeddings: Any, tmp_path: Path) -> None:
     assert str(tmp_path) in str(error)
 
 
-def test_a_collection_of_somebody_else(embeddings: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("metadata", [None, {"agent_memory": {"schema": 2}}])
+def test_a_collection_of_somebody_else(embeddings: Any, tmp_path: Path, metadata: Any) -> None:
     name = collection_name("memory")
     theirs = QdrantClient(path=str(tmp_path / name))
-    theirs.create_collection(name, models.VectorParams(size=8, distance=models.Distance.DOT))
+    theirs.create_collection(
+        name, models.VectorParams(size=8, distance=models.Distance.DOT), metadata=metadata
+    )
     theirs.close()
     error = asyncio.run(_error_of(embeddings, path=str(tmp_path)))
     assert name in str(error)

@@ -7,16 +7,20 @@ from typing import Any
 
 import pytest
 from agent_memory import Capability, InvalidArgumentError
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent_memory_qdrant import create
 from agent_memory_qdrant.settings import collection_name
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=300)
+ALIKE = st.text(st.sampled_from("aA%.61=/é"), min_size=1, max_size=4)
+"""Names of the characters that the encoding is about, so that they meet."""
 
 
-@given(NAMES, NAMES)
+@given(NAMES | ALIKE, NAMES | ALIKE)
+@example("a", "A")
+@example("/", "%2f.")
 def test_no_two_spaces_share_a_collection(one: str, other: str) -> None:
     # Also where the file system does not tell capital letters from small ones.
     names = {collection_name(space).casefold() for space in (one, other)}
