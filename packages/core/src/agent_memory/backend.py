@@ -530,8 +530,8 @@ class Backend(MemoryVectorDatabase):
         One step, as `_put`.
         """
 
-    # Records that a primitive returns belong to the caller, who may change them: an engine that
-    # keeps records as objects returns copies.
+    # Records that a primitive returns belong to the caller, who may change them, and makes results
+    # of those in hits and listings: an engine that keeps records as objects returns copies.
 
     @abstractmethod
     async def _fetch(self, ids: Sequence[str]) -> Sequence[MemoryRecord]:
