@@ -21,7 +21,7 @@ from agent_memory import (
     InvalidArgumentError,
     create_memory_vector_db,
 )
-from agent_memory.discovery import HookDescription, installed_backends, installed_hooks
+from agent_memory.discovery import HookDescription, clear_cache, installed_backends, installed_hooks
 from agent_memory.hooks import hookimpl
 
 if TYPE_CHECKING:
@@ -197,13 +197,16 @@ def test_a_name_that_nobody_registers_is_an_error(
     plugins: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AGENT_MEMORY_HOOKS", "alhpa")
+    late = plugins.distribution("late-hooks", hooks={"alhpa": "my_hooks:Plugin"})
+    elsewhere = late.rename(plugins.folder / "not yet installed")
+    clear_cache()
     with pytest.raises(HookNotFoundError) as missing:
         loaded()
     message = str(missing.value)
     assert "the environment variable AGENT_MEMORY_HOOKS" in message
     assert "Did you mean 'alpha'?" in message
     assert "'alpha', 'beta', 'gamma', 'otel'" in message
-    plugins.distribution("late-hooks", hooks={"alhpa": "my_hooks:Plugin"})
+    elsewhere.rename(late)  # installed meanwhile, and found without being told
     assert loaded() == ["alhpa"]
 
 
