@@ -54,6 +54,8 @@ _DECIMALS = 1e6
 _INLINE = 64
 """Up to this many records are decoded on the event loop; more leave it for a thread."""
 _BATCH = 500
+_DEEP = 1_000
+"""From this offset on, a page is worth a count that tells whether it is nearer to the end."""
 _MOST_ROWS = 1_000
 """More rows than this are read by a cursor; some servers refuse longer pages than 10,000."""
 _DEEPEST = 10_000
@@ -124,22 +126,46 @@ class Searches:
         self, where: Predicate | None, *, offset: int, limit: int
     ) -> tuple[list[MemoryRecord], int]:
         """Return one page in the order of LST-1, and how many records match."""
+        if offset >= _DEEP and (found := await self._page_from_the_end(where, offset, limit)):
+            return found
         if offset + limit > _DEEPEST:
             total = await self.count(where)
             if offset >= total:
                 return [], total
             ids = (await self.listed_ids(where))[offset : offset + limit]
             return await self.fetch(ids), total
+        payloads, total = await self._listed(where, "ASC", offset, limit)
+        return await offload(len(payloads), lambda: from_payloads(payloads)), total
+
+    async def _page_from_the_end(
+        self, where: Predicate | None, offset: int, limit: int
+    ) -> tuple[list[MemoryRecord], int] | None:
+        """Return what `page` does, by way of the reversed order; ``None`` if that is no shorter.
+
+        The engine keeps a heap of all rows before a page, so the last pages would cost the most.
+        """
+        total = await self.count(where)
+        behind = max(total - offset - limit, 0)
+        if not behind < offset < total or behind + limit > _DEEPEST:
+            return None
+        payloads, seen = await self._listed(where, "DESC", behind, min(limit, total - offset))
+        if seen != total:  # others have written meanwhile, and the page lies elsewhere
+            return None
+        return await offload(len(payloads), lambda: from_payloads(payloads[::-1])), total
+
+    async def _listed(
+        self, where: Predicate | None, direction: str, offset: int, limit: int
+    ) -> tuple[list[bytes], int]:
+        """Return the payloads of some rows of the list, and how many rows it has."""
         [reply] = await self._commands.queries(
             [
                 self._search_command(
                     whole_query(where),
-                    *("SORTBY", ORDER, "ASC", "LIMIT", offset, limit, "RETURN", 1, PAYLOAD),
+                    *("SORTBY", ORDER, direction, "LIMIT", offset, limit, "RETURN", 1, PAYLOAD),
                 )
             ]
         )
-        payloads = [fields[1] for fields in reply[2::2] if fields]
-        return await offload(len(payloads), lambda: from_payloads(payloads)), int(reply[0])
+        return [fields[1] for fields in reply[2::2] if fields], int(reply[0])
 
     async def listed_ids(self, where: Predicate | None) -> list[str]:
         """Return the ids of all that match, in the order of LST-1."""
