@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -42,25 +43,37 @@ class Collection:
         self.metadata = body.get("metadata")
         self.vectors = body["vectors"]
         self.schema: dict[str, Any] = {}
-        config = edge.EdgeConfig(
-            edge.EdgeVectorParams(self.vectors["size"], _DISTANCES[self.vectors["distance"]]),
-            max_search_threads=1,
-        )
-        folder.mkdir()
         self._folder = folder
-        self._open: edge.EdgeShard | None = edge.EdgeShard.create(str(folder), config)
+        self._open: edge.EdgeShard | None = None
 
     @property
     def _shard(self) -> edge.EdgeShard:
         if self._open is None:
-            self._open = edge.EdgeShard.load(str(self._folder))
+            self._open = self._loaded() if self._folder.exists() else self._created()
         return self._open
 
+    def _created(self) -> edge.EdgeShard:
+        distance = _DISTANCES[self.vectors["distance"]]
+        vectors = edge.EdgeVectorParams(self.vectors["size"], distance)
+        self._folder.mkdir()
+        shard = edge.EdgeShard.create(
+            str(self._folder), edge.EdgeConfig(vectors, max_search_threads=1, wal_enabled=False)
+        )
+        for key, schema in self.schema.items():
+            _index(shard, key, schema)
+        return shard
+
+    def _loaded(self) -> edge.EdgeShard:
+        return edge.EdgeShard.load(str(self._folder))
+
     def rest(self) -> None:
-        """Give back threads and memory until the next request."""
+        """Give back threads and memory until the next request, and the files if nothing is left."""
         if self._open is not None:
+            empty = self._open.count(edge.CountRequest()) == 0
             self._open.close()
             self._open = None
+            if empty:
+                shutil.rmtree(self._folder)
 
     def info(self) -> dict[str, Any]:
         return {
@@ -86,11 +99,7 @@ class Collection:
 
     def index(self, body: dict[str, Any]) -> dict[str, Any]:
         key, schema = body["field_name"], body["field_schema"]
-        if isinstance(schema, dict):
-            params: Any = edge.KeywordIndexParams(prefix=schema["prefix"])
-        else:
-            params = getattr(edge.PayloadSchemaType, schema.capitalize())
-        self._shard.update(edge.UpdateOperation.create_field_index(key, params))
+        _index(self._shard, key, schema)
         self.schema[key] = schema
         return _DONE
 
@@ -169,6 +178,14 @@ _REQUESTS: dict[tuple[str, str], Callable[[Collection, dict[str, Any]], Any]] = 
     ("POST", "points/query"): Collection.query,
     ("POST", "points/scroll"): Collection.scroll,
 }
+
+
+def _index(shard: edge.EdgeShard, key: str, schema: Any) -> None:
+    if isinstance(schema, dict):
+        params: Any = edge.KeywordIndexParams(prefix=schema["prefix"])
+    else:
+        params = getattr(edge.PayloadSchemaType, schema.capitalize())
+    shard.update(edge.UpdateOperation.create_field_index(key, params))
 
 
 def _data_type(schema: Any) -> str:

@@ -5,7 +5,7 @@ is reached is in `connection` and `settings`, and its requests are in `collectio
 
 Qdrant writes points one by one: there are no transactions. In local mode a primitive runs alone in
 its thread, so that nothing comes between. On a server each write carries a condition that the
-server checks together with it: a version that was seen, or the scope.
+server checks together with it: the id, and the scope.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any, Final, NamedTuple, TypeVar
 from agent_memory import (
     AgentMemoryError,
     BackendError,
-    BackendUnavailableError,
     Capability,
     Embeddings,
     MemoryRecord,
@@ -60,7 +59,6 @@ OLDEST_SERVER: Final = "1.19"
 """The first that compares prefixes of keywords."""
 _METADATA: Final = "agent_memory"
 _SCHEMA: Final = 1
-_ATTEMPTS: Final = 10
 _SCOPE_FIELDS: Final = ("namespace", "user_id", "session_id")
 _PART: Final = 5_000
 _EXACT: Final = 2**53
@@ -130,7 +128,6 @@ def create(
 class _Stored(NamedTuple):
     """What a write has to know of a record that is there already."""
 
-    version: str
     text_hash: str
     scope: Mapping[str, str]
     vector: list[float] | None
@@ -231,7 +228,6 @@ class QdrantBackend(Backend):
         keyword = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, prefix=True)
         schemas: dict[str, Any] = {
             points.CREATED: models.PayloadSchemaType.INTEGER,
-            points.VERSION: models.PayloadSchemaType.KEYWORD,
             **dict.fromkeys(TIME_FIELDS, models.PayloadSchemaType.DATETIME),
             **dict.fromkeys((*SCALAR_TAG_FIELDS, *LIST_TAG_FIELDS), keyword),
         }
@@ -257,15 +253,7 @@ class QdrantBackend(Backend):
             taken = _outside(scope, seen)
             if taken:
                 return taken
-            await self._collection.upsert(
-                [self._point(row) for row in rows],
-                # Of points that exist, only those of the same ids (and not of another id with the
-                # same number) that, also now, lie in the scope.
-                lambda batch: filters.both(
-                    _inside(scope), filters.one_of("id", [_id(each) for each in batch])
-                ),
-                models.UpdateMode.UPSERT,
-            )
+            await self._write([self._point(row) for row in rows], scope, models.UpdateMode.UPSERT)
             if scope is not None and self._connection.is_server:
                 # Somebody may have come between the look and the write, which then left theirs.
                 return _outside(scope, await self._look(ids))
@@ -275,44 +263,27 @@ class QdrantBackend(Backend):
 
     async def _replace(self, rows: Sequence[Row], scope: Scope | None) -> Replaced:
         async def replace() -> Replaced:
-            waiting = {row.record.id: row for row in rows}
-            replaced, stale = 0, []
-            for _ in range(_ATTEMPTS):
-                seen = await self._look(waiting, with_vectors=True)
-                writes: list[models.PointStruct] = []
-                for id_, row in list(waiting.items()):
-                    stored = seen.get(id_)
-                    if stored is None or not stored.lies_in(scope):
-                        del waiting[id_]
-                    elif row.vector is None and not _fits(stored, row.record):
-                        stale.append(id_)
-                        del waiting[id_]
-                    else:
-                        writes.append(self._point(row, stored.vector))
-                if not writes:
-                    return Replaced(replaced, stale)
-                await self._collection.upsert(
-                    writes,
-                    # Only what is still as it was seen: no version is used twice.
-                    lambda batch, seen=seen: models.Filter(  # type: ignore[misc]
-                        must=[
-                            filters.one_of(
-                                points.VERSION, [seen[_id(each)].version for each in batch]
-                            )
-                        ]
-                    ),
-                    models.UpdateMode.UPDATE_ONLY,
-                )
-                now = await self._look(waiting)
-                for point in writes:
-                    stored = now.get(_id(point))
-                    if stored is not None and stored.version == _version(point):
-                        replaced += 1
-                        del waiting[_id(point)]
-            raise BackendUnavailableError(
-                f"other writers changed the record {next(iter(waiting))!r} {_ATTEMPTS} times "
-                "between the look and the write of this update: call again"
-            )
+            seen = await self._look([row.record.id for row in rows], with_vectors=True)
+            stale: list[str] = []
+            writes: list[models.PointStruct] = []
+            for row in rows:
+                id_ = row.record.id
+                stored = seen.get(id_)
+                if stored is None or not stored.lies_in(scope):
+                    continue
+                if row.vector is None and stored.text_hash != points.text_hash(row.record.text):
+                    stale.append(id_)
+                else:
+                    # A kept vector was read together with its text, and both are written: they
+                    # belong together whatever others write in between.
+                    writes.append(self._point(row, stored.vector))
+            written = [_id(each) for each in writes]
+            await self._write(writes, scope, models.UpdateMode.UPDATE_ONLY)
+            if self._connection.is_server:
+                # What was deleted, or left the scope, before the write was not written.
+                now = await self._look(written)
+                written = [id_ for id_ in written if id_ in now and now[id_].lies_in(scope)]
+            return Replaced(len(written), stale)
 
         return await self._connection.run(replace)
 
@@ -327,6 +298,21 @@ class QdrantBackend(Backend):
             return len(gone)
 
         return await self._connection.run(remove)
+
+    async def _write(
+        self, new: Sequence[models.PointStruct], scope: Scope | None, mode: models.UpdateMode
+    ) -> None:
+        """Write points; of those that exist, the ones that hold their ids and lie in the scope.
+
+        The engine checks this together with each write. Another id with the same number is left.
+        """
+        await self._collection.upsert(
+            new,
+            lambda batch: filters.both(
+                _inside(scope), filters.one_of("id", [_id(each) for each in batch])
+            ),
+            mode,
+        )
 
     def _point(self, row: Row, kept: list[float] | None = None) -> models.PointStruct:
         if row.vector is not None:
@@ -346,13 +332,11 @@ class QdrantBackend(Backend):
         seen: dict[str, _Stored] = {}
         for payload, vector in await self._collection.retrieve(
             [points.point_id(id_) for id_ in ids],
-            ["id", points.VERSION, points.TEXT_HASH, *_SCOPE_FIELDS],
+            ["id", points.TEXT_HASH, *_SCOPE_FIELDS],
             with_vectors=with_vectors,
         ):
             scope = {field: payload[field] for field in _SCOPE_FIELDS if field in payload}
-            seen[payload["id"]] = _Stored(
-                payload[points.VERSION], payload[points.TEXT_HASH], scope, vector
-            )
+            seen[payload["id"]] = _Stored(payload[points.TEXT_HASH], scope, vector)
         return seen
 
     # --- reading -----------------------------------------------------------------------------
@@ -529,16 +513,8 @@ def _inside(scope: Scope | None) -> models.Filter | None:
     )
 
 
-def _fits(stored: _Stored, record: MemoryRecord) -> bool:
-    return stored.text_hash == points.text_hash(record.text)
-
-
 def _id(point: models.PointStruct) -> str:
     return str((point.payload or {})["id"])
-
-
-def _version(point: models.PointStruct) -> str:
-    return str((point.payload or {})[points.VERSION])
 
 
 def _created(**bounds: int) -> models.FieldCondition:

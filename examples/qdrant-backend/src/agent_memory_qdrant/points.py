@@ -28,8 +28,6 @@ CREATED: Final = "created_us"
 """``created_at`` in whole microseconds since 1970: what lists are ordered by."""
 TEXT_HASH: Final = "text_sha256"
 """Tells whether a stored vector still fits a text, without reading the text."""
-VERSION: Final = "version"
-"""Another one after each write of a record: a write can ask for the one that it has seen."""
 RECORD: Final = "record"
 
 _NAMESPACE: Final = uuid.UUID("5a9f0f3e-6d0c-4b5c-9c55-0f8a5d6d2c11")
@@ -47,12 +45,11 @@ def text_hash(text: str) -> str:
 
 
 def payload_of(record: MemoryRecord) -> dict[str, Any]:
-    """Return what is stored beside the vector, with a new version."""
+    """Return what is stored beside the vector."""
     payload: dict[str, Any] = {
         RECORD: record.model_dump_json(),
         CREATED: microseconds(record.created_at),
         TEXT_HASH: text_hash(record.text),
-        VERSION: uuid.uuid4().hex,
     }
     for field in SCALAR_TAG_FIELDS:
         value = getattr(record, field)
