@@ -115,7 +115,7 @@ _INDEXES["listing"] = "CREATE INDEX by_listing ON records (created_at DESC, id)"
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM records"
 _LISTED = "ORDER BY created_at DESC, id"
 _ROWS_AT_ONCE = 50
-"""So many rows in one statement take two thirds of the time of as many statements."""
+"""So many rows in one statement take a tenth to a fifth less time than in as many statements."""
 _INSERT_ELEMENT = "INSERT OR IGNORE INTO elements (field, value, row) VALUES (?, ?, ?)"
 
 

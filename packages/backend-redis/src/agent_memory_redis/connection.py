@@ -179,7 +179,7 @@ def _may_connect_later(error: Exception) -> bool:
 
 _READS = frozenset(
     {
-        "EXISTS", "FT.AGGREGATE", "FT.HYBRID", "FT.INFO", "FT.SEARCH", "FT._LIST", "GET", "HGET",
+        "EXISTS", "FT.AGGREGATE", "FT.INFO", "FT.SEARCH", "FT._LIST", "GET", "HGET",
         "HGETALL", "HMGET", "INFO", "MGET", "PING", "SCAN",
     }
 )  # fmt: skip
