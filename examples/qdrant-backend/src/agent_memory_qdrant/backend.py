@@ -4,12 +4,14 @@ What a record looks like as a point is in `points`, a predicate as a filter in `
 is reached is in `connection` and `settings`, and its requests are in `collection`.
 
 Qdrant writes points one by one: there are no transactions. In local mode a primitive runs alone in
-its thread, so that nothing comes between. On a server each write carries a condition that the
-server checks together with it: the id, and the scope.
+its thread, so that nothing comes between. On a server the writes of one handle wait for each other,
+and each carries a condition that the server checks together with it, because of other handles: the
+id, and the scope.
 """
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -61,6 +63,7 @@ _METADATA: Final = "agent_memory"
 _SCHEMA: Final = 1
 _SCOPE_FIELDS: Final = ("namespace", "user_id", "session_id")
 _PART: Final = 5_000
+_FEW: Final = 100
 _EXACT: Final = 2**53
 """Whole numbers up to here are exact as the floats that ranges of numbers have in Qdrant."""
 
@@ -253,30 +256,36 @@ class QdrantBackend(Backend):
             taken = _outside(scope, seen)
             if taken:
                 return taken
-            await self._write([self._point(row) for row in rows], scope, models.UpdateMode.UPSERT)
+            new = await asyncio.to_thread(lambda: [self._point(row) for row in rows])
+            await self._write(new, scope, models.UpdateMode.UPSERT)
             if scope is not None and self._connection.is_server:
                 # Somebody may have come between the look and the write, which then left theirs.
                 return _outside(scope, await self._look(ids))
             return []
 
-        return await self._connection.run(put)
+        return await self._connection.write(put)
 
     async def _replace(self, rows: Sequence[Row], scope: Scope | None) -> Replaced:
         async def replace() -> Replaced:
             seen = await self._look([row.record.id for row in rows], with_vectors=True)
             stale: list[str] = []
-            writes: list[models.PointStruct] = []
-            for row in rows:
-                id_ = row.record.id
-                stored = seen.get(id_)
-                if stored is None or not stored.lies_in(scope):
-                    continue
-                if row.vector is None and stored.text_hash != points.text_hash(row.record.text):
-                    stale.append(id_)
-                else:
-                    # A kept vector was read together with its text, and both are written: they
-                    # belong together whatever others write in between.
-                    writes.append(self._point(row, stored.vector))
+
+            def chosen() -> list[models.PointStruct]:
+                writes = []
+                for row in rows:
+                    id_ = row.record.id
+                    stored = seen.get(id_)
+                    if stored is None or not stored.lies_in(scope):
+                        continue
+                    if row.vector is None and stored.text_hash != points.text_hash(row.record.text):
+                        stale.append(id_)
+                    else:
+                        # A kept vector was read together with its text, and both are written:
+                        # they belong together whatever others write in between.
+                        writes.append(self._point(row, stored.vector))
+                return writes
+
+            writes = await asyncio.to_thread(chosen)
             written = [_id(each) for each in writes]
             await self._write(writes, scope, models.UpdateMode.UPDATE_ONLY)
             if self._connection.is_server:
@@ -285,7 +294,7 @@ class QdrantBackend(Backend):
                 written = [id_ for id_ in written if id_ in now and now[id_].lies_in(scope)]
             return Replaced(len(written), stale)
 
-        return await self._connection.run(replace)
+        return await self._connection.write(replace)
 
     async def _remove(self, ids: Sequence[str], scope: Scope | None) -> int:
         async def remove() -> int:
@@ -297,7 +306,7 @@ class QdrantBackend(Backend):
             )
             return len(gone)
 
-        return await self._connection.run(remove)
+        return await self._connection.write(remove)
 
     async def _write(
         self, new: Sequence[models.PointStruct], scope: Scope | None, mode: models.UpdateMode
@@ -347,7 +356,7 @@ class QdrantBackend(Backend):
             found = await self._collection.retrieve(
                 [points.point_id(id_) for id_ in ids], ["id", points.RECORD]
             )
-            return [points.record_of(each) for each, _ in found if each["id"] in wanted]
+            return await _records_of([each for each, _ in found if each["id"] in wanted])
 
         return await self._connection.run(fetch)
 
@@ -383,7 +392,7 @@ class QdrantBackend(Backend):
             filters.both(condition, _created(gte=oldest, lte=newest)), keys
         )
         start = offset - before
-        return _in_order(band)[start : start + size]
+        return (await asyncio.to_thread(_in_order, band))[start : start + size]
 
     async def _records(self, selection: _Selection, ids: Sequence[str]) -> list[MemoryRecord]:
         """Return the records of these ids, in their order, that still meet the predicate."""
@@ -393,13 +402,14 @@ class QdrantBackend(Backend):
             payloads = await self._collection.some(numbers, selection.condition, keys)
         else:  # nothing has come between, and a filter would look at every point
             payloads = [each for each, _ in await self._collection.retrieve(numbers, keys)]
-        found = {record.id: record for record in map(points.record_of, payloads)}
+        found = {record.id: record for record in await _records_of(payloads)}
         return [found[id_] for id_ in ids if id_ in found and selection.still_has(found[id_])]
 
     async def _list_ids(self, where: Predicate | None) -> Sequence[str]:
         async def list_ids() -> list[str]:
             condition = (await self._selection(where)).condition
-            return _in_order(await self._collection.all(condition, [points.CREATED, "id"]))
+            found = await self._collection.all(condition, [points.CREATED, "id"])
+            return await asyncio.to_thread(_in_order, found)
 
         return await self._connection.run(list_ids)
 
@@ -468,11 +478,13 @@ class QdrantBackend(Backend):
             dists = {each.id: each.dist for each in page}
             return [Hit(record, dists[record.id]) for record in records]
         numbers = [points.point_id(each.id) for each in page]
+        measured = await self._collection.measured(
+            vector, numbers, selection.condition, [points.RECORD]
+        )
+        records = await _records_of([each.payload for each in measured])
         hits = [
-            Hit(points.record_of(payload), points.dist_of(score, self.metric))
-            for payload, score in await self._collection.measured(
-                vector, numbers, selection.condition, [points.RECORD]
-            )
+            Hit(record, points.dist_of(each.score, self.metric))
+            for record, each in zip(records, measured, strict=True)
         ]
         shown = [hit for hit in hits if selection.still_has(hit.record)]
         return sorted(shown, key=lambda hit: (hit.dist, hit.record.id))
@@ -485,8 +497,12 @@ class QdrantBackend(Backend):
             return _Selection(filters.to_filter(where), None)
         except filters.TooDeepError:
             everything = await self._collection.all(None, [points.RECORD])
-            records = map(points.record_of, everything)
-            numbers = [points.point_id(each.id) for each in records if matches(where, each)]
+
+            def matching() -> list[str]:
+                records = map(points.record_of, everything)
+                return [points.point_id(each.id) for each in records if matches(where, each)]
+
+            numbers = await asyncio.to_thread(matching)
             return _Selection(models.Filter(must=[filters.has_id(numbers)]), where)
 
 
@@ -523,6 +539,15 @@ def _created(**bounds: int) -> models.FieldCondition:
         return models.FieldCondition(key=points.CREATED, range=models.Range(**bounds))
     times = {name: points.time_of(bound) for name, bound in bounds.items()}
     return models.FieldCondition(key="created_at", range=models.DatetimeRange(**times))
+
+
+async def _records_of(payloads: Sequence[Payload]) -> list[MemoryRecord]:
+    """Return the records of payloads; not on the event loop if they are many."""
+
+    def decoded() -> list[MemoryRecord]:
+        return [*map(points.record_of, payloads)]
+
+    return decoded() if len(payloads) <= _FEW else await asyncio.to_thread(decoded)
 
 
 def _in_order(found: Iterable[Payload]) -> list[str]:

@@ -18,8 +18,8 @@ from agent_memory_qdrant.settings import Settings
 T = TypeVar("T")
 Payload = Mapping[str, Any]
 
-PAGE: Final = 10_000
-"""Points in one answer, if little of each is wanted."""
+PAGE: Final = 1_000
+"""Points in one answer of a server: reading one must not hold up the event loop for long."""
 _BATCH_POINTS: Final = 500
 _BATCH_BYTES: Final = 8_000_000
 """Of texts in one request; a server takes 32 MB by default."""
@@ -200,6 +200,18 @@ class Collection:
         self, condition: models.Filter | None, keys: Sequence[str], *, offset: int, limit: int
     ) -> list[Payload]:
         """Return parts of points by the time of creation, the last first."""
+        found: list[Payload] = []
+        while len(found) < limit:
+            size = min(limit - len(found), PAGE if self._connection.is_server else limit)
+            page = await self._newest(condition, keys, offset=offset + len(found), limit=size)
+            found += [each.payload or {} for each in page]
+            if len(page) < size:
+                break
+        return found
+
+    async def _newest(
+        self, condition: models.Filter | None, keys: Sequence[str], *, offset: int, limit: int
+    ) -> list[models.ScoredPoint]:
         order = models.OrderBy(key=points.CREATED, direction=models.Direction.DESC)
         answer = await self._send(
             lambda to: to.query_points(
@@ -212,7 +224,7 @@ class Collection:
                 consistency=self._consistency,
             )
         )
-        return [each.payload or {} for each in answer.points]
+        return answer.points
 
     async def all(self, condition: models.Filter | None, keys: Sequence[str]) -> list[Payload]:
         """Return parts of all points that meet the condition, in any order."""

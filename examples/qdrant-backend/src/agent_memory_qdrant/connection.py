@@ -28,7 +28,7 @@ class Connection(ABC):
 
     client: AsyncQdrantClient
     is_server: bool
-    """Whether other clients can come between two requests of one `run`."""
+    """Whether other clients can come between two requests of one `run` or `write`."""
 
     @abstractmethod
     async def open(self) -> None:
@@ -41,6 +41,10 @@ class Connection(ABC):
     @abstractmethod
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run ``work``, which may make several requests."""
+
+    @abstractmethod
+    async def write(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run ``work``, which looks and then writes; no other `write` of this client between."""
 
     @abstractmethod
     async def send(self, request: Callable[[], Awaitable[T]]) -> T:
@@ -120,6 +124,8 @@ class LocalConnection(Connection):
 
         return await self._in_thread(piece)
 
+    write = run  # alone in the thread as it is
+
     async def _in_thread(self, piece: Callable[[], T]) -> T:
         if self._thread is None:
             raise RuntimeError("the connection is closed")
@@ -142,6 +148,7 @@ class ServerConnection(Connection):
         self._timeout = timeout
         self._retries = retries
         self._options = options
+        self._writing = asyncio.Lock()
 
     async def open(self) -> None:
         # The check of versions would be a thread that asks the server on its own; `open` of the
@@ -158,6 +165,10 @@ class ServerConnection(Connection):
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return await work()
+
+    async def write(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        async with self._writing:
+            return await work()
 
     async def send(self, request: Callable[[], Awaitable[T]]) -> T:
         pause = 0.05
