@@ -11,7 +11,7 @@ import heapq
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 from unicodedata import unidata_version
@@ -255,6 +255,7 @@ class Engine:
         """Write ``rows``, all or nothing; ``held`` are the records that they replace."""
         replaced = [held[each.record.id] for each in rows if each.record.id in held]
         numbers, free_rows, next_row = self._numbers_for(rows, held)
+        embedded, vectors = _embedded(numbers, rows)
         self._matrix.reserve(next_row, len(numbers) - len(replaced))
         with self._change():
             self._forget_words_and_elements(replaced)
@@ -267,12 +268,12 @@ class Engine:
             if self._file:
                 self._connection.executemany(
                     "INSERT OR REPLACE INTO vectors (row, vector) VALUES (?, ?)",
-                    _embedded(numbers, rows),
+                    zip(embedded, vectors, strict=True),
                 )
         self._free_rows, self._next_row = free_rows, next_row
-        embedded = _embedded(numbers, rows)
-        while some := list(islice(embedded, _PART_ROWS)):
-            self._learn(some)
+        for start in range(0, len(embedded), _PART_ROWS):
+            part = slice(start, start + _PART_ROWS)
+            self._learn(embedded[part], vectors[part])
         self._analyze_if_grown()
 
     def _insert(
@@ -281,17 +282,13 @@ class Engine:
         """Write records into the tables, with ``over`` in place of those of the same numbers."""
         verb = "INSERT OR REPLACE" if over else "INSERT"
         execute = self._connection.executemany
-        usual: list[tuple[int, MemoryRecord]] = []
-        others: list[tuple[int, MemoryRecord]] = []
-        for each in zip(numbers, records, strict=True):
-            (usual if is_usual(each[1]) else others).append(each)
-        for some, names, columns_of in (
-            (usual, USUAL_COLUMNS, usual_columns),
-            (others, COLUMNS, all_columns),
+        are_usual = [*map(is_usual, records)]
+        for wanted, names, columns_of in (
+            (are_usual, USUAL_COLUMNS, usual_columns),
+            ([not each for each in are_usual], COLUMNS, all_columns),
         ):
-            if some:
-                rows, kept = zip(*some, strict=True)
-                columns = (rows, *columns_of(kept))
+            if any(wanted):
+                columns = [[*compress(numbers, wanted)], *columns_of([*compress(records, wanted)])]
                 try:
                     self._insert_columns(f"{verb} INTO records (row, {', '.join(names)})", columns)
                 except sqlite3.IntegrityError as error:
@@ -312,23 +309,23 @@ class Engine:
 
     def _insert_columns(self, insert: str, columns: Sequence[Sequence[Any]]) -> None:
         """Insert what stands side by side in ``columns``."""
-        rows = list(zip(*columns, strict=True))
+        # Row by row out of one iterator, as objects that stay till the end make the garbage
+        # collector look at everything the more often.
+        values = chain.from_iterable(zip(*columns, strict=True))
+        groups, others = divmod(len(columns[0]), _ROWS_AT_ONCE)
         one = f"(?{', ?' * (len(columns) - 1)})"
-        whole = len(rows) - len(rows) % _ROWS_AT_ONCE
-        self._connection.executemany(
-            f"{insert} VALUES {', '.join([one] * _ROWS_AT_ONCE)}",
-            (
-                tuple(chain.from_iterable(rows[start : start + _ROWS_AT_ONCE]))
-                for start in range(0, whole, _ROWS_AT_ONCE)
-            ),
-        )
-        self._connection.executemany(f"{insert} VALUES {one}", rows[whole:])
+        for rows, times in ((_ROWS_AT_ONCE, groups), (1, others)):
+            self._connection.executemany(
+                f"{insert} VALUES {', '.join([one] * rows)}",
+                (tuple(islice(values, rows * len(columns))) for _ in range(times)),
+            )
 
-    def _learn(self, embedded: Sequence[tuple[int, Any]], *, linked: bool = False) -> None:
+    def _learn(
+        self, numbers: Sequence[int], packed: Sequence[Vector | bytes], *, linked: bool = False
+    ) -> None:
         """Take vectors in, each with its row number; ``linked`` if the graph has them already."""
-        rows = np.array([row for row, _ in embedded], np.int64)
-        joined = np.frombuffer(b"".join(vector for _, vector in embedded), np.float32)
-        vectors = joined.reshape(len(rows), -1)
+        rows = np.array(numbers, np.int64)
+        vectors = np.frombuffer(b"".join(packed), np.float32).reshape(len(rows), -1)
         self._matrix.put(rows, vectors)
         if self._graph is not None and not linked:
             self._graph.put(rows, vectors)
@@ -711,7 +708,7 @@ class Engine:
         linked = self._load_graph()
         vectors = self._connection.execute("SELECT row, vector FROM vectors")
         while part := vectors.fetchmany(_PART_ROWS):
-            self._learn(part, linked=linked)
+            self._learn(*zip(*part, strict=True), linked=linked)
         self._analyzed_at = len(rows)
 
     def _drop_outdated_words(self) -> None:
@@ -779,11 +776,14 @@ def _order_of(ids: Sequence[str]) -> list[int]:
     return list(heapq.merge(*parts, key=ids.__getitem__))
 
 
-def _embedded(numbers: Sequence[int], rows: Sequence[Row]) -> Iterator[tuple[int, Vector]]:
-    """Yield those rows that come with a vector: row number and vector."""
-    for number, each in zip(numbers, rows, strict=True):
-        if each.vector is not None:
-            yield number, each.vector
+def _embedded(numbers: Sequence[int], rows: Sequence[Row]) -> tuple[list[int], list[Vector]]:
+    """Return the row numbers of those rows that come with a vector, and the vectors."""
+    embedded, vectors = [], []
+    for number, (_, vector) in zip(numbers, rows, strict=True):
+        if vector is not None:
+            embedded.append(number)
+            vectors.append(vector)
+    return embedded, vectors
 
 
 def _as_array(vector: Vector) -> Floats:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent_memory.backend import Metric
+from agent_memory_inmemory.growing import GrowingRows
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -49,7 +50,7 @@ class Matrix:
 
     def __init__(self, dimensions: int, metric: Metric) -> None:
         self._metric = metric
-        self._vectors: Floats = np.empty((0, dimensions), np.float32)
+        self._growing = GrowingRows(dimensions)
         self._measure: NDArray[Any] = np.empty(0, np.float64 if metric is Metric.L2 else np.float32)
         """Beside each vector: 1 / |v| for cosine, |v|² for l2, nothing for ip."""
         self._row_at: Rows = np.empty(0, np.int64)
@@ -62,6 +63,10 @@ class Matrix:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def _vectors(self) -> Floats:
+        return self._growing.rows
+
     def reserve(self, rows: int, more: int) -> None:
         """Make room for row numbers below ``rows`` and ``more`` vectors, so `put` cannot fail."""
         if rows > len(self._slot_of):
@@ -72,7 +77,7 @@ class Matrix:
         if needed > len(self._vectors):
             # Memory that is not touched yet costs nothing, so doubling is cheap.
             size = max(needed, 2 * len(self._vectors), 1_024)
-            self._vectors = _grown(self._vectors, size, self._count)
+            self._growing.grow(size)
             self._measure = _grown(self._measure, size, self._count)
             self._row_at = _grown(self._row_at, size, self._count)
 
