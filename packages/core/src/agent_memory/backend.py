@@ -15,10 +15,11 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, Unpack
 
+from agent_memory.ahead import read_ahead
 from agent_memory.arguments import (
     as_predicate,
     checked_alpha,
@@ -34,7 +35,7 @@ from agent_memory.database import (
     Capability,
     MemoryVectorDatabase,
     as_listed,
-    as_result,
+    as_results,
     outside_scope,
 )
 from agent_memory.embeddings.protocol import Embeddings
@@ -182,7 +183,7 @@ class Backend(MemoryVectorDatabase):
         predicate = as_predicate(where, filters)
         async with self._engine():
             records, total = await self._list(predicate, offset=window.offset, limit=window.limit)
-            memories = await offload(len(records), lambda: [as_listed(each) for each in records])
+            memories = await offload(len(records), lambda: as_listed(records))
         return _page(memories, total=total, window=window)
 
     async def iter_memories(
@@ -191,15 +192,18 @@ class Backend(MemoryVectorDatabase):
         predicate = as_predicate(where, filters)
         async with self._engine():
             ids = await self._list_ids(predicate)
-        for start in range(0, len(ids), _BATCH):
-            batch = ids[start : start + _BATCH]
-            async with self._engine():
-                found = {each.id: each for each in await self._fetch(batch)}
-            for memory_id in batch:
-                record = found.get(memory_id)
-                # Asked again: meanwhile the id may be that of another tenant's memory.
-                if record and (predicate is None or matches(predicate, record)):
-                    yield record
+        batches = (ids[start : start + _BATCH] for start in range(0, len(ids), _BATCH))
+        async with aclosing(read_ahead(batches, self._read_by_id)) as parts:
+            async for batch, found in parts:
+                for memory_id in batch:
+                    record = found.get(memory_id)
+                    # Asked again: meanwhile the id may be that of another tenant's memory.
+                    if record and (predicate is None or matches(predicate, record)):
+                        yield record
+
+    async def _read_by_id(self, ids: Sequence[str]) -> dict[str, MemoryRecord]:
+        async with self._engine():
+            return {each.id: each for each in await self._fetch(ids)}
 
     async def search_memories(
         self,
@@ -408,16 +412,14 @@ class Backend(MemoryVectorDatabase):
         return self.metric.score(hit.dist)
 
     def _results(self, hits: Sequence[Hit], mode: SearchMode) -> list[MemoryRecordResult]:
-        score_type, score_of = ScoreType(mode.value), self.metric.score
-        return [
-            as_result(
-                record,
-                dist,
-                score_of(dist) if score is None and dist is not None else score,
-                score_type,
-            )
-            for record, dist, score in hits
-        ]
+        score_of = self.metric.score
+        return as_results(
+            (
+                (record, dist, score_of(dist) if score is None and dist is not None else score)
+                for record, dist, score in hits
+            ),
+            ScoreType(mode.value),
+        )
 
     # --- life --------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ How a call is validated, embedded and stored is not here: see `agent_memory.back
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
@@ -252,21 +252,28 @@ def outside_scope(taken: Sequence[str], scope: Scope) -> ScopeError:
     )
 
 
-def as_listed(record: MemoryRecord) -> MemoryRecordResult:
-    """Return ``record`` as a result without a score, as `list_memories` returns it."""
-    return as_result(record, None, None, None)
+def as_listed(records: Iterable[MemoryRecord]) -> list[MemoryRecordResult]:
+    """Return records as results without a score, as `list_memories` returns them."""
+    return as_results(((each, None, None) for each in records), None)
 
 
-def as_result(
-    record: MemoryRecord, dist: float | None, score: float | None, score_type: ScoreType | None
-) -> MemoryRecordResult:
-    """Return ``record`` as a result; it came out of an engine, so it is not validated again.
+def as_results(
+    found: Iterable[tuple[MemoryRecord, float | None, float | None]],
+    score_type: ScoreType | None,
+) -> list[MemoryRecordResult]:
+    """Return records, each with its distance and score, as results.
 
-    The result takes the record's fields over: do not use the record afterwards.
+    They came out of an engine, so they are not validated again. The results take the records'
+    fields over: do not use the records afterwards.
     """
-    fields = record.__dict__
-    fields["dist"], fields["score"], fields["score_type"] = dist, score, score_type
-    return MemoryRecordResult.from_trusted(fields)
+
+    def all_fields() -> Iterator[dict[str, Any]]:
+        for record, dist, score in found:
+            fields = record.__dict__
+            fields["dist"], fields["score"], fields["score_type"] = dist, score, score_type
+            yield fields
+
+    return MemoryRecordResult.all_from_trusted(all_fields())
 
 
 def narrowed(arguments: Mapping[str, Any], narrower: Filter) -> dict[str, Any]:
