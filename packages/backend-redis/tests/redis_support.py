@@ -11,6 +11,7 @@ import numpy as np
 
 from agent_memory import MemoryRecord
 from agent_memory_redis import create
+from agent_memory_redis.schema import Layout
 
 
 class DrawnEmbeddings:
@@ -37,6 +38,14 @@ def numbered(start: int, end: int) -> list[MemoryRecord]:
         MemoryRecord(id=f"m{n}", text=f"memory number {n}", user_id=f"user {n}")
         for n in range(start, end)
     ]
+
+
+async def drop_space(client: Any, layout: Layout) -> None:
+    """Delete all that a space has on the server, as the documentation says, if it is there."""
+    for command in (("FT.DROPINDEX", layout.index, "DD"), ("FT.DROPINDEX", layout.counting_index)):
+        if command[1].encode() in await client.execute_command("FT._LIST"):
+            await client.execute_command(*command)
+    await client.delete(layout.fingerprint_key)
 
 
 async def _add_one_by_one(url: str, space: str, start: int, end: int) -> None:

@@ -17,6 +17,7 @@ from agent_memory_testkit.profile import Network
 from agent_memory_testkit.suite.base import SuiteBase
 from agent_memory_testkit.suite.machine import ModelRules
 from agent_memory_testkit.suite.searching import SearchingRules
+from redis_support import drop_space
 
 _URL_VARIABLE = "AGENT_MEMORY_REDIS_SUITE_URL"
 """How the second process of a rule learns of the server."""
@@ -63,8 +64,7 @@ class OnRedis(SuiteBase):
         layout = Layout.of(space, space)
         client: Any  # redis-py's methods are not typed
         async with Redis.from_url(os.environ[_URL_VARIABLE], protocol=2) as client:
-            if await client.delete(layout.fingerprint_key):
-                await client.execute_command("FT.DROPINDEX", layout.index, "DD")
+            await drop_space(client, layout)
 
 
 class TestHNSW(OnRedis, ConformanceSuite):

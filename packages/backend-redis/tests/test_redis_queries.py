@@ -41,6 +41,7 @@ from agent_memory.predicates import (
 from agent_memory_redis import RedisBackend, create
 from agent_memory_testkit import strategies
 from agent_memory_testkit.embedders import ExactEmbeddings
+from redis_support import drop_space
 
 FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -78,11 +79,8 @@ class Space:
         return sorted(ids)
 
     def close(self) -> None:
-        layout = self.db._layout
         with self._runner:
-            client = self.db._client
-            self.run(client.execute_command("FT.DROPINDEX", layout.index, "DD"))
-            self.run(client.delete(layout.fingerprint_key))
+            self.run(drop_space(self.db._client, self.db._layout))
             self.run(self.db.aclose())
 
 
@@ -403,8 +401,7 @@ def test_a_filter_does_not_change_the_words_scores(redis_url: str) -> None:
             for where in conditions:
                 page = await db.search_memories("window seat", search_mode="keyword", where=where)
                 assert [(each.id, each.score) for each in page.memories] == wanted, where
-            await db._client.execute_command("FT.DROPINDEX", db._layout.index, "DD")
-            await db._client.delete(db._layout.fingerprint_key)
+            await drop_space(db._client, db._layout)
 
     asyncio.run(scores())
 

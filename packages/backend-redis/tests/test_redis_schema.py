@@ -24,6 +24,7 @@ from agent_memory_testkit import strategies
 from agent_memory_testkit.embedders import ExactEmbeddings
 from agent_memory_testkit.model import differing_fields
 from agent_memory_testkit.samples import TROUBLE, memory
+from redis_support import drop_space
 
 SIMILAR_NAMES = ("a", "a:b", "a/b", "a/", "a!", "a%2F", "a*", "{a}", "a b", "é", "e\u0301")
 NAMES = st.one_of(
@@ -39,11 +40,6 @@ def with_space(redis_url: str) -> Callable[[Scenario], None]:
     """Runs a scenario with a handle of an empty space and a client; the space is dropped then."""
     layout = Layout.of("schema tests", "schema tests")
 
-    async def drop(client: Client) -> None:
-        if layout.index.encode() in await client.execute_command("FT._LIST"):
-            await client.execute_command("FT.DROPINDEX", layout.index, "DD")
-        await client.delete(layout.fingerprint_key)
-
     def run(scenario: Scenario) -> None:
         async def whole() -> None:
             client: Client
@@ -52,7 +48,7 @@ def with_space(redis_url: str) -> Callable[[Scenario], None]:
                     async with create(ExactEmbeddings(), space="schema tests", url=redis_url) as db:
                         await scenario(db, client)
                 finally:
-                    await drop(client)
+                    await drop_space(client, layout)
 
         asyncio.run(whole())
 
@@ -183,6 +179,78 @@ def test_a_dropped_index_is_made_again_by_the_next_query(
         await db.add_memories([memory("new")])  # writing needs no index
         counts = await asyncio.gather(*(db.count_memories() for _ in range(20)))
         assert counts == [51] * 20
+
+    with_space(scenario)
+
+
+def test_a_dropped_counting_index_is_made_again_by_the_next_count(
+    with_space: Callable[[Scenario], None],
+) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        await db.add_memories([memory(f"m{n}", f"<{n}>") for n in range(50)])
+        for total in (db.count_memories, lambda: _total(db)):
+            await client.execute_command("FT.DROPINDEX", db._layout.counting_index)
+            assert await total() == 50
+            assert db._layout.counting_index.encode() in await client.execute_command("FT._LIST")
+
+    with_space(scenario)
+
+
+async def _total(db: RedisBackend) -> int | None:
+    return (await db.search_memories("<0>", limit=1)).total
+
+
+def test_a_space_without_the_counting_index_gets_one(
+    with_space: Callable[[Scenario], None], redis_url: str
+) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        await db.add_memories([memory(f"m{n}") for n in range(50)])
+        await client.execute_command("FT.DROPINDEX", db._layout.counting_index)
+        async with create(ExactEmbeddings(), space="schema tests", url=redis_url) as other:
+            await other.add_memories([memory("new")])
+            assert await other.count_memories() == 51
+
+    with_space(scenario)
+
+
+def test_totals_follow_what_happens_to_the_hashes(with_space: Callable[[Scenario], None]) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        await db.add_memories([memory(f"m{n}") for n in range(10)])
+        await client.execute_command("DEL", *map(db._layout.key, ("m0", "m1")))  # by somebody else
+        assert await db.count_memories() == await _total(db) == 8
+        await client.execute_command("PEXPIRE", db._layout.key("m2"), 1)
+        await asyncio.sleep(0.01)
+        assert not await client.exists(db._layout.key("m2"))  # to look makes it expire, if need be
+        assert await db.count_memories() == await _total(db) == 7
+        assert (await db.list_memories()).total == 7
+
+    with_space(scenario)
+
+
+def test_a_counting_index_of_somebody_else_is_left_alone(
+    with_space: Callable[[Scenario], None], redis_url: str
+) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        await db.add_memories([memory("m")])
+        name = db._layout.counting_index
+        await client.execute_command("FT.DROPINDEX", name)
+        await client.execute_command("FT.CREATE", name, "PREFIX", 1, "shop:", "SCHEMA", "x", "TAG")
+        async with create(ExactEmbeddings(), space="schema tests", url=redis_url) as other:
+            with pytest.raises(BackendError, match=r"!count.*it indexes other keys"):
+                await other.count_memories()
+
+    with_space(scenario)
+
+
+def test_records_written_while_all_else_was_gone_are_found(
+    with_space: Callable[[Scenario], None],
+) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        await db.add_memories([memory("m")])
+        await drop_space(client, db._layout)
+        await db.add_memories([memory("n")])
+        assert [each.id async for each in db.iter_memories()] == ["n"]
+        assert await db.count_memories() == 1
 
     with_space(scenario)
 

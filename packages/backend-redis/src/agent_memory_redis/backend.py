@@ -62,8 +62,11 @@ from agent_memory_redis.schema import (
     VectorIndex,
     as_mapping,
     check_index,
+    check_keys,
     create_command,
+    create_counting_command,
     fingerprint_text,
+    is_built,
     read_fingerprint,
 )
 from agent_memory_redis.search import Searches, offload
@@ -141,7 +144,7 @@ class RedisBackend(Backend):
             self._commands, self._layout, self.metric, ef_runtime=self._ef_runtime
         )
         await check_server(self._client, url=self._settings.url)
-        stored = await self._prepare(fingerprint)
+        stored = await self._prepare(fingerprint, opening=True)
         if stored == fingerprint:
             await self._warn_of_eviction()
             self._commands.trust()
@@ -152,11 +155,12 @@ class RedisBackend(Backend):
         if client is not None:
             await client.aclose()
 
-    async def _prepare(self, ours: Fingerprint) -> Fingerprint:
-        """Make sure that there is a whole index for ``ours``, unless another is stored."""
-        info = await self._index_info()
+    async def _prepare(self, ours: Fingerprint, *, opening: bool) -> Fingerprint:
+        """Make sure that there are whole indexes for ``ours``, unless another is stored."""
+        info = await self._index_info(self._layout.index)
         stored = await self._stored_fingerprint()
-        is_new = stored is None
+        # To a space that handles are open on they may have written, whatever else of it is gone.
+        is_new = opening and stored is None
         if stored is None:
             if info is not None:
                 raise BackendError(
@@ -168,10 +172,16 @@ class RedisBackend(Backend):
             stored = await self._agreed_fingerprint(ours)
         if stored != ours:
             return stored
+        layout, vectors = self._layout, self._vectors
         if info is None:
-            await self._create_index(ours, is_new=is_new)
-            info = await self._index_info()
-        await self._wait_until_built(info, ours)
+            info = await self._created(create_command(layout, ours, vectors, is_new=is_new))
+        counting = await self._index_info(layout.counting_index)
+        if counting is None:
+            counting = await self._created(create_counting_command(layout, is_new=is_new))
+        check_index(layout, info, ours, vectors)
+        check_keys(layout, layout.counting_index, counting)
+        await self._wait_until_built(layout.index, info)
+        await self._wait_until_built(layout.counting_index, counting)
         return stored
 
     async def _stored_fingerprint(self) -> Fingerprint | None:
@@ -197,47 +207,53 @@ class RedisBackend(Backend):
             )
         return stored
 
-    async def _create_index(self, fingerprint: Fingerprint, *, is_new: bool) -> None:
-        command = create_command(self._layout, fingerprint, self._vectors, is_new=is_new)
+    async def _created(self, command: Sequence[Any]) -> dict[str, Any]:
+        """Make an index, unless another process makes it just now; return what it is."""
         try:
             await self._commands.one(*command)
         except exceptions.ResponseError as error:
-            if "already exists" not in str(error):  # made by another process meanwhile
+            if "already exists" not in str(error):
                 raise
+        name = str(command[1])
+        info = await self._index_info(name)
+        if info is None:
+            raise BackendUnavailableError(
+                f"the index {name!r} is gone again: is the server being emptied? Try again in a "
+                f"moment"
+            )
+        return info
 
-    async def _index_info(self) -> dict[str, Any] | None:
+    async def _index_info(self, name: str) -> dict[str, Any] | None:
         try:
-            return as_mapping(await self._commands.one("FT.INFO", self._layout.index))
+            return as_mapping(await self._commands.one("FT.INFO", name))
         except exceptions.ResponseError as error:
             if is_missing_index(error):
                 return None
             raise
 
-    async def _wait_until_built(
-        self, info: dict[str, Any] | None, fingerprint: Fingerprint
-    ) -> None:
+    async def _wait_until_built(self, name: str, info: dict[str, Any] | None) -> None:
         """Wait for an index that is made of records which are there: till then it misses some."""
         waited, pause = 0.0, _SHORTEST_PAUSE
         while info is not None:
-            check_index(self._layout, info, fingerprint, self._vectors)
-            done = float(info["percent_indexed"])
-            if done >= 1 and not int(info["indexing"]):
+            if is_built(info):
                 return
             if waited >= self._settings.timeout:
                 break
             await asyncio.sleep(pause)
             waited, pause = waited + pause, min(2 * pause, _LONGEST_PAUSE)
-            info = await self._index_info()
-        built = "is gone" if info is None else f"is still being built ({done:.0%})"
-        raise BackendUnavailableError(
-            f"the index {self._layout.index!r} {built}; try again in a moment"
+            info = await self._index_info(name)
+        built = (
+            "is gone"
+            if info is None
+            else f"is still being built ({float(info['percent_indexed']):.0%})"
         )
+        raise BackendUnavailableError(f"the index {name!r} {built}; try again in a moment")
 
     async def _restore(self) -> None:
-        """Make the index anew that a query has not found."""
+        """Make the indexes anew that a query has not found."""
         fingerprint = self._fingerprint
         assert fingerprint is not None
-        stored = await self._prepare(fingerprint)
+        stored = await self._prepare(fingerprint, opening=False)
         if stored != fingerprint:
             raise EmbeddingMismatchError(
                 f"the space {self.space!r} was made anew by others, for vectors of "

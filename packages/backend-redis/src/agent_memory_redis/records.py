@@ -261,21 +261,23 @@ def to_payload(record: MemoryRecord) -> str:
 
 def from_payloads(payloads: Sequence[bytes]) -> list[MemoryRecord]:
     """Return the records of several payloads; they were validated when they were stored."""
-    return [_record(each) for each in from_json(b"[%b]" % b",".join(payloads))]
+    all_given = from_json(b"[%b]" % b",".join(payloads))
+    return MemoryRecord.all_from_trusted(map(_fields, all_given))
 
 
 _moment = datetime.fromisoformat
 
 
-def _record(given: dict[str, Any]) -> MemoryRecord:
+def _fields(given: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         **_ABSENT, "metadata": {}, "extraction_strategy_config": {}, **given,
     }  # fmt: skip
     fields["created_at"] = _moment(fields["created_at"])
     fields["last_accessed"] = _moment(fields["last_accessed"])
     fields["updated_at"] = _moment(fields["updated_at"])
-    for name in ("persisted_at", "event_date"):
-        if fields[name] is not None:
-            fields[name] = _moment(fields[name])
+    if fields["persisted_at"] is not None:
+        fields["persisted_at"] = _moment(fields["persisted_at"])
+    if fields["event_date"] is not None:
+        fields["event_date"] = _moment(fields["event_date"])
     fields["memory_type"] = _MEMORY_TYPES[fields["memory_type"]]
-    return MemoryRecord.from_trusted(fields)
+    return fields

@@ -1,7 +1,9 @@
 """Where a space lies on the server: its names and keys, its index, and what it remembers.
 
-The index is described by RedisVL's schema. A string key beside it holds the fingerprint: model,
-dimensions and metric of the vectors, and the version of the form of the records.
+The index is described by RedisVL's schema. A second one over the same keys has no field that any of
+them holds: it is there to be asked how many they are, which the engine knows of any index, and of
+this one says at once. A string key beside them holds the fingerprint: model, dimensions and metric
+of the vectors, and the version of the form of the records.
 """
 
 from __future__ import annotations
@@ -56,6 +58,11 @@ class Layout:
     @classmethod
     def of(cls, index_name: str, prefix: str) -> Layout:
         return cls(_encoded(index_name), f"{_encoded(prefix)}/")
+
+    @property
+    def counting_index(self) -> str:
+        """The name of the index that counts the records."""
+        return f"{self.index}!count"
 
     @property
     def fingerprint_key(self) -> str:
@@ -122,14 +129,23 @@ def create_command(
             ],
         }
     )
-    command: list[str | int | float] = ["FT.CREATE", layout.index, "ON", "HASH"]
-    command += ["PREFIX", 1, layout.prefix, "STOPWORDS", 0]
-    if is_new:  # otherwise the server looks at all its keys, those of others included
-        command.append("SKIPINITIALSCAN")
-    command.append("SCHEMA")
+    command = _create(layout.index, layout, is_new=is_new)
     for field in schema.redis_fields:
         command += field.redis_args()
     return command
+
+
+def create_counting_command(layout: Layout, *, is_new: bool) -> list[str | int | float]:
+    """Return the command that makes the index which counts; a field it must have."""
+    return [*_create(layout.counting_index, layout, is_new=is_new), "none", "NUMERIC", "NOINDEX"]
+
+
+def _create(name: str, layout: Layout, *, is_new: bool) -> list[str | int | float]:
+    command: list[str | int | float] = ["FT.CREATE", name, "ON", "HASH"]
+    command += ["PREFIX", 1, layout.prefix, "STOPWORDS", 0]
+    if is_new:  # otherwise the server looks at all its keys, those of others included
+        command.append("SKIPINITIALSCAN")
+    return [*command, "SCHEMA"]
 
 
 def fields_of(info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -141,6 +157,29 @@ def fields_of(info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def is_built(info: Mapping[str, Any]) -> bool:
+    """Tell whether an index has looked at all records that were there before it."""
+    return float(info["percent_indexed"]) >= 1 and not int(info["indexing"])
+
+
+def indexed_records(reply: Sequence[Any]) -> int | None:
+    """Return how many records an index holds, by FT.INFO; ``None`` if it is still being built."""
+    info = dict(zip(reply[::2], reply[1::2], strict=True))
+    done = float(info[b"percent_indexed"]) >= 1 and not int(info[b"indexing"])
+    return int(info[b"num_docs"]) if done else None
+
+
+def check_keys(layout: Layout, name: str, info: Mapping[str, Any]) -> None:
+    """Check that an index is one over the records of this space.
+
+    Raises:
+        BackendError: it is not.
+    """
+    definition = as_mapping(info["index_definition"])
+    if [*map(_text, definition["prefixes"])] != [layout.prefix]:
+        raise _other_index(name, "it indexes other keys", "choose another index_name or space")
+
+
 def check_index(
     layout: Layout, info: Mapping[str, Any], fingerprint: Fingerprint, vectors: VectorIndex
 ) -> None:
@@ -149,14 +188,14 @@ def check_index(
     Raises:
         BackendError: it is another one; the text says how it differs.
     """
-    definition = as_mapping(info["index_definition"])
-    if [*map(_text, definition["prefixes"])] != [layout.prefix]:
-        raise _other_index(layout, "it indexes other keys", "choose another index_name or space")
+    check_keys(layout, layout.index, info)
     fields = fields_of(info)
     expected = {TAGS, *TIME_FIELDS, HASH_START, WORDS, ORDER, VECTOR}
     if fields.keys() != expected:
         raise _other_index(
-            layout, "it has other fields", "choose another index_name or space, or drop that index"
+            layout.index,
+            "it has other fields",
+            "choose another index_name or space, or drop that index",
         )
     vector = fields[VECTOR]
     wanted: dict[str, object] = {
@@ -170,16 +209,16 @@ def check_index(
         stored = str(vector.get(name)).lower()
         if value is not None and stored != str(value):
             raise _other_index(
-                layout,
+                layout.index,
                 f"its vectors have {name}={stored}, this handle wants {value}",
                 "open it as it is, or drop the index alone (FT.DROPINDEX without DD keeps the "
                 "memories) while no other handle is in use, and the next call makes it anew",
             )
 
 
-def _other_index(layout: Layout, difference: str, remedy: str) -> BackendError:
+def _other_index(name: str, difference: str, remedy: str) -> BackendError:
     return BackendError(
-        f"the index {layout.index!r} is not as this handle needs it: {difference}; {remedy}"
+        f"the index {name!r} is not as this handle needs it: {difference}; {remedy}"
     )
 
 

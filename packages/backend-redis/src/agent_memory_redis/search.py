@@ -44,7 +44,7 @@ from agent_memory_redis.records import (
     id_of_order,
     times_of_order,
 )
-from agent_memory_redis.schema import Layout
+from agent_memory_redis.schema import Layout, indexed_records
 
 _T = TypeVar("_T")
 
@@ -116,9 +116,11 @@ class Searches:
 
     async def count(self, where: Predicate | None) -> int:
         """Return how many records match."""
-        [reply] = await self._commands.queries([self._count_command(whole_query(where))])
-        total = int(reply[0])
-        if where is None:
+        [reply] = await self._commands.queries([self._total_command(where)])
+        total = self._total_of(reply, where)
+        if total is None:
+            [reply] = await self._commands.queries([self._count_command("*")])
+            total = int(reply[0])
             self._size = _Size(total, time.monotonic())
         return total
 
@@ -389,11 +391,9 @@ class Searches:
             )
         ]
         if with_total:
-            commands.append(self._count_command(whole_query(query.where)))
+            commands.append(self._total_command(query.where))
         replies = await self._commands.queries(commands)
-        total = int(replies[1][0]) if with_total else None
-        if total is not None and query.where is None:
-            self._size = _Size(total, time.monotonic())
+        total = self._total_of(replies[1], query.where) if with_total else None
         return self._found_of(replies[0]), total
 
     async def _range(
@@ -595,6 +595,20 @@ class Searches:
         # Without VERBATIM the engine looks for stems as well, whatever the index says.
         given = ("VERBATIM", *arguments, "DIALECT", 2, *_NO_TIMEOUT)
         return ("FT.SEARCH", self._layout.index, text, *given)
+
+    def _total_command(self, where: Predicate | None) -> Command:
+        if where is None:  # to count all, a search would walk over all
+            return ("FT.INFO", self._layout.counting_index)
+        return self._count_command(condition(where))
+
+    def _total_of(self, reply: Sequence[Any], where: Predicate | None) -> int | None:
+        """Return the total; ``None`` if the index that counts was just made and has not all yet."""
+        if where is not None:
+            return int(reply[0])
+        total = indexed_records(reply)
+        if total is not None:
+            self._size = _Size(total, time.monotonic())
+        return total
 
     def _count_command(self, text: str) -> Command:
         return self._search_command(text, "LIMIT", 0, 0)
