@@ -12,6 +12,7 @@ from redis_server import RedisServer
 
 from agent_memory import BackendUnavailableError, MemoryVectorDatabase
 from agent_memory_redis import create
+from agent_memory_redis.schema import Layout, create_counting_command
 from redis_support import DrawnEmbeddings, numbered
 
 _RECORDS = 3_000
@@ -55,13 +56,30 @@ def test_a_server_that_has_restarted() -> None:
         asyncio.run(scenario(server))
 
 
+def test_a_counting_index_that_others_make_anew() -> None:
+    async def scenario(server: RedisServer) -> None:
+        layout = Layout.of("rebuilt", "rebuilt")
+        async with opened(server) as db:
+            await db.add_memories(numbered(0, _RECORDS))
+            partly = 0
+            for _ in range(20):
+                server.run("FT.DROPINDEX", layout.counting_index)
+                server.run(*map(str, create_counting_command(layout, is_new=False)))
+                assert await db.count_memories() == _RECORDS
+                partly += float(progress(server, layout.counting_index)) < 1
+            assert partly  # otherwise this has shown nothing
+
+    with RedisServer() as server:
+        asyncio.run(scenario(server))
+
+
 def wait_for_the_data(replica: RedisServer) -> None:
     while "master_link_status:up" not in replica.run("INFO", "replication"):
         time.sleep(0.005)
 
 
-def progress(server: RedisServer) -> str:
-    said = server.run("FT.INFO", "rebuilt").splitlines()
+def progress(server: RedisServer, index: str = "rebuilt") -> str:
+    said = server.run("FT.INFO", index).splitlines()
     return said[said.index("percent_indexed") + 1]
 
 
