@@ -21,6 +21,8 @@ Payload = Mapping[str, Any]
 PAGE: Final = 1_000
 """Points in one answer of a server: reading one must not hold up the event loop for long."""
 _BATCH_POINTS: Final = 500
+_WRITTEN_POINTS: Final = 100
+"""In one request: the client writes them as JSON on the event loop."""
 _BATCH_BYTES: Final = 8_000_000
 """Of texts in one request; a server takes 32 MB by default."""
 
@@ -279,7 +281,7 @@ def _batches(new: Sequence[models.PointStruct]) -> Iterator[list[models.PointStr
     for point in new:
         # A number of a vector is some ten characters, and JSON may write one as six.
         more = 6 * len((point.payload or {})[points.RECORD]) + 12 * len(point.vector)  # type: ignore[arg-type]
-        if batch and (len(batch) == _BATCH_POINTS or size + more > _BATCH_BYTES):
+        if batch and (len(batch) == _WRITTEN_POINTS or size + more > _BATCH_BYTES):
             yield batch
             batch, size = [], 0
         batch.append(point)
