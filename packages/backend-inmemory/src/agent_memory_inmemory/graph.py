@@ -63,7 +63,10 @@ class Graph:
 
     def candidates(self, query: Floats) -> Rows:
         """Return about `REACH` of the rows nearest to ``query``, in no order."""
-        found = self._index.search(self._prepared(query[None])[0], REACH)
+        square = float(query.dot(query))
+        if not 0.01 < square < 100:  # otherwise of a length that half precision holds
+            query = self._prepared(query[None])[0]
+        found = self._index.search(query, REACH)
         return np.asarray(found.keys, np.int64)
 
     def save(self, file: Path) -> None:

@@ -9,6 +9,8 @@ from json.encoder import encode_basestring
 from operator import itemgetter
 from typing import Any
 
+from pydantic_core import from_json
+
 from agent_memory import MemoryRecord, MemoryTypeEnum
 from agent_memory_inmemory.predicates import EPOCH, microseconds
 
@@ -130,9 +132,9 @@ def _fields_of(values: Sequence[Any]) -> dict[str, Any]:
         "user_id": user_id,
         "namespace": namespace,
         "memory_type": MemoryTypeEnum(memory_type),
-        "topics": None if topics is None else json.loads(topics),
-        "entities": None if entities is None else json.loads(entities),
-        "extracted_from": None if extracted_from is None else json.loads(extracted_from),
+        "topics": None if topics is None else from_json(topics),
+        "entities": None if entities is None else from_json(entities),
+        "extracted_from": None if extracted_from is None else from_json(extracted_from),
         "metadata": {} if metadata is None else json.loads(metadata),
         "event_date": _datetime_or_none(event_date),
         "created_at": to_datetime(created_at),
@@ -182,12 +184,12 @@ def _list_json(values: list[str]) -> str:
 
 def list_from_json(text: str | None) -> list[str]:
     """Return the elements of a list column, none of them if it is NULL."""
-    return [] if text is None else json.loads(text)
+    return [] if text is None else from_json(text)
 
 
 def to_datetime(value: int) -> datetime:
     """Return the moment of a time column, in UTC."""
-    return EPOCH + timedelta(microseconds=value)
+    return EPOCH + timedelta(0, 0, value)
 
 
 def _datetime_or_none(value: int | None) -> datetime | None:
