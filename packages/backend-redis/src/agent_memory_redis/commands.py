@@ -86,13 +86,9 @@ class Commands:
         """Return what is answered once there is a whole index to answer from."""
         attempts_left = _ATTEMPTS
         while True:
-            async with self._restoring:  # an index in the making answers with what it has so far
-                # Behind a new connection may be a server that has restarted or was promoted, and
-                # makes its index just now.
-                while self._trusted != (connected := self._client.connected):
-                    await self._restore()
-                    self._trusted = connected
-                made = self._indexes_made
+            if self._restoring.locked() or self._trusted != self._client.connected:
+                await self._wait_for_the_index()
+            made = self._indexes_made
             try:
                 answer = await ask()
             except exceptions.ResponseError as error:
@@ -106,6 +102,14 @@ class Commands:
             else:
                 if made == self._indexes_made and self._trusted == self._client.connected:
                     return answer
+
+    async def _wait_for_the_index(self) -> None:
+        async with self._restoring:  # an index in the making answers with what it has so far
+            # Behind a new connection may be a server that has restarted or was promoted, and makes
+            # its index just now.
+            while self._trusted != (connected := self._client.connected):
+                await self._restore()
+                self._trusted = connected
 
     async def keyed(self, commands: Sequence[Command]) -> Sequence[Any]:
         """Send commands that each name one key in one round trip and return their replies."""

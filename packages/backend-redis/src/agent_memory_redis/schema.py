@@ -76,11 +76,11 @@ class Layout:
 
     def memory_id(self, key: bytes) -> str:
         """Return the id of the record under ``key``."""
-        rest = key[self._prefix_bytes :]
+        rest = key[self.prefix_bytes :]
         return (unquote_to_bytes(rest) if b"%" in rest else rest).decode()
 
     @cached_property
-    def _prefix_bytes(self) -> int:
+    def prefix_bytes(self) -> int:
         return len(self.prefix)
 
 

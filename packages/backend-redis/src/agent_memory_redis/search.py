@@ -204,7 +204,7 @@ class Searches:
         window = query.window
         end = window.offset + window.limit
         extra = PAYLOAD if end <= _WITH_RECORDS else ORDER
-        found, total = await self._ranked(query, end, extra)
+        found, total = await self._ranked(query, end - window.probes, extra)
         return Ranking(await self._hits(query, found[window.offset : end], extra), total)
 
     async def recent(self, query: SemanticQuery, recency: RecencyParams) -> Ranking:
@@ -249,7 +249,10 @@ class Searches:
     async def _ranked(
         self, query: SemanticQuery, end: int, extra: str
     ) -> tuple[list[Found], int | None]:
-        """Return what comes before ``end`` in the whole ranking, and the total if it is wanted."""
+        """Return what comes before ``end`` in the whole ranking, and the total if it is wanted.
+
+        If the window probes, then one more, if there is one, that comes after those.
+        """
         if query.max_distance is not None:
             found, within = await self._within(query, query.max_distance, end, extra)
             return found, within if query.window.with_total else None
@@ -278,12 +281,13 @@ class Searches:
     ) -> tuple[list[Found], int | None]:
         """Return the nearest by comparing all, and the total if it came along."""
         count, total = end + 1, None
+        shown = end + query.window.probes
         while True:
             light = ORDER if count > _MOST_ROWS else extra
             found, counted = await self._knn(query, count, light, with_total=with_total)
             total, with_total = total or counted, False
             if len(found) < count or found[end - 1].dist < found[-1].dist:
-                return await self._with_extra(found[:end], light, extra), total
+                return await self._with_extra(found[:shown], light, extra), total
             count *= 4
 
     async def _by_graph(
@@ -298,7 +302,8 @@ class Searches:
                 query, asked, extra, effort=ef, limit=end + 1, with_total=query.window.with_total
             )
             if len(first) > end and first[end - 1].dist < first[end].dist:
-                return first[:end], total
+                return first[: end + query.window.probes], total
+        end += query.window.probes
         found: list[Found] = []
         seen: set[str] = set()
         effort = ef
@@ -322,11 +327,12 @@ class Searches:
     ) -> tuple[list[Found], int]:
         """Return what lies within a distance, nearest first, up to ``end``, and how much does."""
         limit = _limit(max_distance)
+        shown = end + query.window.probes
         if limit < 0 and self._metric is not Metric.IP:
             return [], 0
         if limit < 0 or (self._ef is not None and await self._is_small()):
             found = await self._compared_within(query, limit)
-            return await self._with_extra(found[:end], ORDER, extra), len(found)
+            return await self._with_extra(found[:shown], ORDER, extra), len(found)
         if end > _MOST_ROWS:
             end = min(end, await self.count(query.where))
         count = end + 1
@@ -334,7 +340,7 @@ class Searches:
             light = ORDER if count > _MOST_ROWS else extra
             found, total = await self._range(query, limit, count, light)
             if len(found) < count or found[end - 1].dist < found[-1].dist:
-                return await self._with_extra(found[:end], light, extra), total
+                return await self._with_extra(found[:shown], light, extra), total
             count *= 4
 
     async def _compared_within(self, query: SemanticQuery, limit: float) -> list[Found]:
@@ -432,7 +438,10 @@ class Searches:
         return await offload(len(rows), lambda: self._sorted(map(_as_mapping, rows), extra))
 
     def _found_of(self, reply: Sequence[Any]) -> list[Found]:
-        dist, memory_id = self._dist, self._layout.memory_id
+        # What `_dist` and `Layout.memory_id` do is written out for the usual case, and so is what
+        # `Found` does: every search waits for this.
+        squared, rounded_down, new = self._metric is Metric.L2, math.floor, tuple.__new__
+        start, memory_id = self._layout.prefix_bytes, self._layout.memory_id
         found = []
         for key, fields in zip(reply[1::2], reply[2::2], strict=True):
             if not fields or len(fields) < 4:  # deleted while the engine answered
@@ -440,7 +449,13 @@ class Searches:
             name, said, _, extra = fields
             if name != _DISTANCE_NAME:  # which of the two comes first is the engine's choice
                 said, extra = extra, said
-            found.append(Found(dist(said), memory_id(key), extra))
+            dist = (
+                self._dist(said)
+                if squared
+                else rounded_down(float(said) * _DECIMALS + 0.5) / _DECIMALS + 0.0
+            )
+            given = memory_id(key) if b"%" in key else key[start:].decode()
+            found.append(new(Found, (dist, given, extra)))
         found.sort()
         return found
 

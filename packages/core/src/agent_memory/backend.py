@@ -247,7 +247,11 @@ class Backend(MemoryVectorDatabase):
                 )
 
             # Without a total, one hit more than asked for tells whether there is a next page.
-            asked = window if with_total else Window(window.offset, window.limit + 1, False)
+            asked = (
+                window
+                if with_total
+                else Window(window.offset, window.limit + 1, False, probes=True)
+            )
             if recency is None:
                 ranking = await rank(asked)
             elif vector is not None and mode is SearchMode.SEMANTIC:
@@ -413,13 +417,11 @@ class Backend(MemoryVectorDatabase):
 
     def _results(self, hits: Sequence[Hit], mode: SearchMode) -> list[MemoryRecordResult]:
         score_of = self.metric.score
-        return as_results(
-            (
-                (record, dist, score_of(dist) if score is None and dist is not None else score)
-                for record, dist, score in hits
-            ),
-            ScoreType(mode.value),
-        )
+        found = [
+            (record, dist, score_of(dist) if score is None and dist is not None else score)
+            for record, dist, score in hits
+        ]
+        return as_results(found, ScoreType(mode.value))
 
     # --- life --------------------------------------------------------------------------------
 
@@ -628,9 +630,7 @@ def _page(
     end = window.offset + len(memories)
     if total is not None:
         more = bool(memories) and end < total
-    return MemoryRecordResults.model_construct(
-        memories=memories, total=total, next_offset=end if more else None
-    )
+    return MemoryRecordResults.from_trusted(memories, total, end if more else None)
 
 
 def _described(fingerprint: Fingerprint) -> str:

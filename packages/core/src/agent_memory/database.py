@@ -8,7 +8,7 @@ How a call is validated, embedded and stored is not here: see `agent_memory.back
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from enum import StrEnum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
@@ -267,13 +267,12 @@ def as_results(
     fields over: do not use the records afterwards.
     """
 
-    def all_fields() -> Iterator[dict[str, Any]]:
-        for record, dist, score in found:
-            fields = record.__dict__
-            fields["dist"], fields["score"], fields["score_type"] = dist, score, score_type
-            yield fields
-
-    return MemoryRecordResult.all_from_trusted(all_fields())
+    all_fields = []
+    for record, dist, score in found:
+        fields = record.__dict__
+        fields["dist"], fields["score"], fields["score_type"] = dist, score, score_type
+        all_fields.append(fields)
+    return MemoryRecordResult.all_from_trusted(all_fields)
 
 
 def narrowed(arguments: Mapping[str, Any], narrower: Filter) -> dict[str, Any]:

@@ -274,3 +274,15 @@ class MemoryRecordResults(BaseModel):
     """How many memories match in the whole space; ``None`` if the caller asked not to count."""
     next_offset: int | None = None
     """The ``offset`` of the next page; ``None`` on the last one."""
+
+    @classmethod
+    def from_trusted(
+        cls, memories: list[MemoryRecordResult], total: int | None, next_offset: int | None
+    ) -> Self:
+        """Return a page of what is valid; as `MemoryRecord.from_trusted`, for backends."""
+        page = cls.__new__(cls)
+        _set_fields(page, {"memories": memories, "total": total, "next_offset": next_offset})
+        _set_fields_set(page, {"memories", "total", "next_offset"})
+        _set_extra(page, None)
+        _set_private(page, None)
+        return page

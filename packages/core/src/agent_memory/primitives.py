@@ -95,6 +95,10 @@ class Window:
     offset: int
     limit: int
     with_total: bool
+    probes: bool = False
+    """The last hit is wanted only to tell that there is one: any that follows the others will do.
+
+    An engine may heed this or not."""
 
 
 @dataclass(frozen=True, slots=True)
