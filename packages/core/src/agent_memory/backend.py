@@ -15,11 +15,10 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, Unpack
 
-from agent_memory.ahead import read_ahead
 from agent_memory.arguments import (
     as_predicate,
     checked_alpha,
@@ -192,18 +191,15 @@ class Backend(MemoryVectorDatabase):
         predicate = as_predicate(where, filters)
         async with self._engine():
             ids = await self._list_ids(predicate)
-        batches = (ids[start : start + _BATCH] for start in range(0, len(ids), _BATCH))
-        async with aclosing(read_ahead(batches, self._read_by_id)) as parts:
-            async for batch, found in parts:
-                for memory_id in batch:
-                    record = found.get(memory_id)
-                    # Asked again: meanwhile the id may be that of another tenant's memory.
-                    if record and (predicate is None or matches(predicate, record)):
-                        yield record
-
-    async def _read_by_id(self, ids: Sequence[str]) -> dict[str, MemoryRecord]:
-        async with self._engine():
-            return {each.id: each for each in await self._fetch(ids)}
+        for start in range(0, len(ids), _BATCH):
+            batch = ids[start : start + _BATCH]
+            async with self._engine():
+                found = {each.id: each for each in await self._fetch(batch)}
+            for memory_id in batch:
+                record = found.get(memory_id)
+                # Asked again: meanwhile the id may be that of another tenant's memory.
+                if record and (predicate is None or matches(predicate, record)):
+                    yield record
 
     async def search_memories(
         self,
