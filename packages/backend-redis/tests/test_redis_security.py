@@ -20,8 +20,8 @@ COMMANDS = (
     "+ft.info +ft.create +ft.search +ft.aggregate +ft.cursor"
 )
 """All that a user needs to be allowed to do; as the operators' page says it."""
-KEYS = f"~{SPACE} ~{SPACE}/* ~{SPACE}!fingerprint"
-"""The index by its name, the memories, and the key that tells whose vectors they have."""
+KEYS = f"~{SPACE} ~{SPACE}!* ~{SPACE}/*"
+"""The indexes by their names, the memories, and the key that tells whose vectors they have."""
 
 
 def opened(url: str, space: str = SPACE) -> MemoryVectorDatabase:

@@ -819,7 +819,7 @@ def test_without_a_total_the_engine_is_asked_for_one_more_and_for_no_count() -> 
     async def main() -> None:
         await db.search_memories("a", limit=3, offset=6, with_total=False)
         await db.search_memories("a", limit=3, offset=6)
-        assert windows == [Window(6, 3 + 1, False), Window(6, 3, True)]
+        assert windows == [Window(6, 3 + 1, False, probes=True), Window(6, 3, True)]
 
         windows.clear()  # with recency: the candidates, then no more than is missing of the page
         await db.add_memories(many(9))
