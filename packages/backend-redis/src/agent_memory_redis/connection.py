@@ -243,13 +243,8 @@ class _WaitingPool(ConnectionPool):
         return connection
 
     async def release(self, connection: AbstractConnection) -> None:
-        # As redis-py does it, without telling its counters and its credential providers, of which
-        # we have none: that takes as long as all else around a connection.
         try:
-            self._in_use_connections.remove(connection)
-            if connection.should_reconnect():  # type: ignore[no-untyped-call]
-                await connection.disconnect()
-            self._available_connections.append(connection)
+            await super().release(connection)
         finally:
             self._free.release()
 
