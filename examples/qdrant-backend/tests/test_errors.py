@@ -17,6 +17,7 @@ from agent_memory import BackendError, BackendUnavailableError, MemoryRecord
 from qdrant_client import QdrantClient, models
 
 from agent_memory_qdrant import create
+from agent_memory_qdrant.connection import ServerConnection
 from agent_memory_qdrant.settings import collection_name
 
 
@@ -155,3 +156,26 @@ def test_a_call_while_closing_says_so(embeddings: Any) -> None:
             assert type(outcome).__name__ in ("BackendClosedError", "MemoryRecordResults")
 
     asyncio.run(main())
+
+
+def test_writes_that_waited_for_one_that_failed_do_not_wait_as_long_again() -> None:
+    attempts = 0
+
+    async def hanging() -> None:
+        nonlocal attempts
+        attempts += 1
+        await asyncio.sleep(0.05)
+        raise TimeoutError
+
+    async def scenario() -> None:
+        connection = ServerConnection(timeout=5.0, retries=0)
+        ends = await asyncio.gather(
+            *(connection.write(hanging) for _ in range(20)), return_exceptions=True
+        )
+        assert {type(each) for each in ends} == {TimeoutError}
+        assert attempts == 1
+        with pytest.raises(TimeoutError):
+            await connection.write(hanging)  # one that comes later tries for itself
+        assert attempts == 2
+
+    asyncio.run(scenario())

@@ -149,6 +149,8 @@ class ServerConnection(Connection):
         self._retries = retries
         self._options = options
         self._writing = asyncio.Lock()
+        self._failed_writes: tuple[int, Exception | None] = (0, None)
+        """How many writes found no server, and what the last of them raised."""
 
     async def open(self) -> None:
         # The check of versions would be a thread that asks the server on its own; `open` of the
@@ -167,8 +169,18 @@ class ServerConnection(Connection):
         return await work()
 
     async def write(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        failed_before, _ = self._failed_writes
         async with self._writing:
-            return await work()
+            failed, failure = self._failed_writes
+            if failure is not None and failed > failed_before:
+                # While this call waited for its turn; another attempt would take as long again.
+                raise failure
+            try:
+                return await work()
+            except Exception as error:
+                if passes(error):
+                    self._failed_writes = (failed + 1, error)
+                raise
 
     async def send(self, request: Callable[[], Awaitable[T]]) -> T:
         pause = 0.05
