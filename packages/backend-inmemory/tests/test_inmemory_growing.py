@@ -38,7 +38,7 @@ def test_a_view_that_is_still_held_keeps_its_memory() -> None:
 def test_no_room_changes_nothing(written: int) -> None:
     growing = _filled([written] if written else [])
     with pytest.raises(MemoryError):
-        growing.grow(2**42)
+        growing.grow(2**46)
     assert (growing.rows == np.arange(written)[:, np.newaxis]).all()
     growing.grow(2_000)
     assert (growing.rows[:written] == np.arange(written)[:, np.newaxis]).all()

@@ -42,10 +42,10 @@ def numbered(start: int, end: int) -> list[MemoryRecord]:
 
 async def drop_space(client: Any, layout: Layout) -> None:
     """Delete all that a space has on the server, as the documentation says, if it is there."""
+    await client.delete(layout.fingerprint_key)
     for command in (("FT.DROPINDEX", layout.index, "DD"), ("FT.DROPINDEX", layout.counting_index)):
         if command[1].encode() in await client.execute_command("FT._LIST"):
             await client.execute_command(*command)
-    await client.delete(layout.fingerprint_key)
 
 
 async def _add_one_by_one(url: str, space: str, start: int, end: int) -> None:

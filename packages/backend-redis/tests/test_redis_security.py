@@ -20,7 +20,7 @@ COMMANDS = (
     "+ft.info +ft.create +ft.search +ft.aggregate +ft.cursor"
 )
 """All that a user needs to be allowed to do; as the operators' page says it."""
-KEYS = f"~{SPACE} ~{SPACE}!* ~{SPACE}/*"
+KEYS = f"~{SPACE} ~{SPACE}!count ~{SPACE}!fingerprint ~{SPACE}/*"
 """The indexes by their names, the memories, and the key that tells whose vectors they have."""
 
 

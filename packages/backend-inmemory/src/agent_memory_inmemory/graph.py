@@ -63,8 +63,7 @@ class Graph:
 
     def candidates(self, query: Floats) -> Rows:
         """Return about `REACH` of the rows nearest to ``query``, in no order."""
-        square = float(query.dot(query))
-        if not 0.01 < square < 100:  # otherwise of a length that half precision holds
+        if self._normalizes and not _is_ordinary(query):
             query = self._prepared(query[None])[0]
         found = self._index.search(query, REACH)
         return np.asarray(found.keys, np.int64)
@@ -92,3 +91,9 @@ class Graph:
         lengths = np.sqrt(np.square(doubles).sum(axis=1, keepdims=True))
         prepared: Floats = (doubles / lengths).astype(np.float32)
         return prepared
+
+
+def _is_ordinary(query: Floats) -> bool:
+    """Tell whether the numbers of a vector are such that half precision holds them well."""
+    with np.errstate(over="ignore"):
+        return 0.01 < float(query.dot(query)) < 100

@@ -77,9 +77,10 @@ class Matrix:
         if needed > len(self._vectors):
             # Memory that is not touched yet costs nothing, so doubling is cheap.
             size = max(needed, 2 * len(self._vectors), 1_024)
-            self._growing.grow(size)
-            self._measure = _grown(self._measure, size, self._count)
-            self._row_at = _grown(self._row_at, size, self._count)
+            measure = _grown(self._measure, size, self._count)
+            row_at = _grown(self._row_at, size, self._count)
+            self._growing.grow(size)  # the last that can fail: all of them grow, or none
+            self._measure, self._row_at = measure, row_at
 
     def put(self, rows: Rows, vectors: Floats) -> None:
         """Store or replace the vectors of ``rows``, which are unique and have room reserved."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -144,7 +144,7 @@ class RedisBackend(Backend):
             self._commands, self._layout, self.metric, ef_runtime=self._ef_runtime
         )
         await check_server(self._client, url=self._settings.url)
-        stored = await self._prepare(fingerprint, opening=True)
+        stored = await self._prepare(fingerprint)
         if stored == fingerprint:
             await self._warn_of_eviction()
             self._commands.trust()
@@ -155,33 +155,33 @@ class RedisBackend(Backend):
         if client is not None:
             await client.aclose()
 
-    async def _prepare(self, ours: Fingerprint, *, opening: bool) -> Fingerprint:
+    async def _prepare(self, ours: Fingerprint) -> Fingerprint:
         """Make sure that there are whole indexes for ``ours``, unless another is stored."""
-        info = await self._index_info(self._layout.index)
+        layout = self._layout
+        info = await self._index_info(layout.index)
         stored = await self._stored_fingerprint()
-        # To a space that handles are open on they may have written, whatever else of it is gone.
-        is_new = opening and stored is None
         if stored is None:
             if info is not None:
                 raise BackendError(
-                    f"there is an index {self._layout.index!r}, and the key "
-                    f"{self._layout.fingerprint_key!r}, which says whose vectors it holds, is "
+                    f"there is an index {layout.index!r}, and the key "
+                    f"{layout.fingerprint_key!r}, which says whose vectors it holds, is "
                     f"missing. If the index is not of this backend, choose another index_name or "
                     f"space; if the key was lost, restore it"
                 )
             stored = await self._agreed_fingerprint(ours)
         if stored != ours:
             return stored
-        layout, vectors = self._layout, self._vectors
         if info is None:
-            info = await self._created(create_command(layout, ours, vectors, is_new=is_new))
-        counting = await self._index_info(layout.counting_index)
-        if counting is None:
-            counting = await self._created(create_counting_command(layout, is_new=is_new))
-        check_index(layout, info, ours, vectors)
-        check_keys(layout, layout.counting_index, counting)
-        await self._wait_until_built(layout.index, info)
-        await self._wait_until_built(layout.counting_index, counting)
+            info = await self._created(create_command(layout, ours, self._vectors))
+        check_index(layout, info, ours, self._vectors)
+        indexes = {layout.index: info}
+        if not self._commands.is_cluster:
+            info = await self._index_info(layout.counting_index)
+            if info is None:
+                info = await self._created(create_counting_command(layout))
+            check_keys(layout, layout.counting_index, info)
+            indexes[layout.counting_index] = info
+        await self._wait_until_built(indexes)
         return stored
 
     async def _stored_fingerprint(self) -> Fingerprint | None:
@@ -231,29 +231,31 @@ class RedisBackend(Backend):
                 return None
             raise
 
-    async def _wait_until_built(self, name: str, info: dict[str, Any] | None) -> None:
-        """Wait for an index that is made of records which are there: till then it misses some."""
-        waited, pause = 0.0, _SHORTEST_PAUSE
-        while info is not None:
-            if is_built(info):
-                return
-            if waited >= self._settings.timeout:
-                break
-            await asyncio.sleep(pause)
-            waited, pause = waited + pause, min(2 * pause, _LONGEST_PAUSE)
-            info = await self._index_info(name)
-        built = (
-            "is gone"
-            if info is None
-            else f"is still being built ({float(info['percent_indexed']):.0%})"
-        )
-        raise BackendUnavailableError(f"the index {name!r} {built}; try again in a moment")
+    async def _wait_until_built(self, indexes: Mapping[str, dict[str, Any]]) -> None:
+        """Wait for indexes that are made of records which are there: till then they miss some."""
+        waited = 0.0
+        for name, first in indexes.items():
+            info: dict[str, Any] | None = first
+            pause = _SHORTEST_PAUSE
+            while info is None or not is_built(info):
+                if info is None or waited >= self._settings.timeout:
+                    state = (
+                        "is gone"
+                        if info is None
+                        else f"is still being built ({float(info['percent_indexed']):.0%})"
+                    )
+                    raise BackendUnavailableError(
+                        f"the index {name!r} {state}; try again in a moment"
+                    )
+                await asyncio.sleep(pause)
+                waited, pause = waited + pause, min(2 * pause, _LONGEST_PAUSE)
+                info = await self._index_info(name)
 
     async def _restore(self) -> None:
         """Make the indexes anew that a query has not found."""
         fingerprint = self._fingerprint
         assert fingerprint is not None
-        stored = await self._prepare(fingerprint, opening=False)
+        stored = await self._prepare(fingerprint)
         if stored != fingerprint:
             raise EmbeddingMismatchError(
                 f"the space {self.space!r} was made anew by others, for vectors of "

@@ -142,6 +142,7 @@ class Commands:
 def is_missing_index(error: BaseException) -> bool:
     """Tell whether a reply says that there is no such index; each command has its own words."""
     said = str(error).lower()
-    return isinstance(error, exceptions.ResponseError) and (
-        "no such index" in said or "unknown index name" in said
-    )
+    return isinstance(error, exceptions.ResponseError) and any(each in said for each in _MISSING)
+
+
+_MISSING = ("no such index", "unknown index name", "index not found", "index was dropped")

@@ -2,8 +2,9 @@
 
 The index is described by RedisVL's schema. A second one over the same keys has no field that any of
 them holds: it is there to be asked how many they are, which the engine knows of any index, and of
-this one says at once. A string key beside them holds the fingerprint: model, dimensions and metric
-of the vectors, and the version of the form of the records.
+this one says at once. (Not on a cluster, whose FT.INFO leaves out nodes that fail.) A string key
+beside them holds the fingerprint: model, dimensions and metric of the vectors, and the version of
+the form of the records.
 """
 
 from __future__ import annotations
@@ -92,9 +93,9 @@ def _encoded(name: str) -> str:
 
 
 def create_command(
-    layout: Layout, fingerprint: Fingerprint, vectors: VectorIndex, *, is_new: bool
+    layout: Layout, fingerprint: Fingerprint, vectors: VectorIndex
 ) -> list[str | int | float]:
-    """Return the command that makes the index of a space, which is empty if it is new."""
+    """Return the command that makes the index of a space."""
     # Late: it takes half a second, which a process that finds its index there can spare.
     from redisvl.schema import IndexSchema
 
@@ -129,23 +130,22 @@ def create_command(
             ],
         }
     )
-    command = _create(layout.index, layout, is_new=is_new)
+    command = _create(layout.index, layout)
     for field in schema.redis_fields:
         command += field.redis_args()
     return command
 
 
-def create_counting_command(layout: Layout, *, is_new: bool) -> list[str | int | float]:
+def create_counting_command(layout: Layout) -> list[str | int | float]:
     """Return the command that makes the index which counts; a field it must have."""
-    return [*_create(layout.counting_index, layout, is_new=is_new), "none", "NUMERIC", "NOINDEX"]
+    return [*_create(layout.counting_index, layout), "none", "NUMERIC", "NOINDEX"]
 
 
-def _create(name: str, layout: Layout, *, is_new: bool) -> list[str | int | float]:
+def _create(name: str, layout: Layout) -> list[str | int | float]:
+    # Without SKIPINITIALSCAN, even for a space that looks new: on a server that has lost its data,
+    # handles that are open may have written already.
     command: list[str | int | float] = ["FT.CREATE", name, "ON", "HASH"]
-    command += ["PREFIX", 1, layout.prefix, "STOPWORDS", 0]
-    if is_new:  # otherwise the server looks at all its keys, those of others included
-        command.append("SKIPINITIALSCAN")
-    return [*command, "SCHEMA"]
+    return [*command, "PREFIX", 1, layout.prefix, "STOPWORDS", 0, "SCHEMA"]
 
 
 def fields_of(info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -177,7 +177,9 @@ def check_keys(layout: Layout, name: str, info: Mapping[str, Any]) -> None:
     """
     definition = as_mapping(info["index_definition"])
     if [*map(_text, definition["prefixes"])] != [layout.prefix]:
-        raise _other_index(name, "it indexes other keys", "choose another index_name or space")
+        raise _other_index(
+            name, "it indexes other keys", "choose another index_name or space, or drop that index"
+        )
 
 
 def check_index(
@@ -212,7 +214,7 @@ def check_index(
                 layout.index,
                 f"its vectors have {name}={stored}, this handle wants {value}",
                 "open it as it is, or drop the index alone (FT.DROPINDEX without DD keeps the "
-                "memories) while no other handle is in use, and the next call makes it anew",
+                "memories) while no other handle is in use, and the next search makes it anew",
             )
 
 

@@ -51,10 +51,11 @@ _T = TypeVar("_T")
 EXACT_BELOW = 2_000
 """Up to this many memories, comparing all is at least as fast as the graph."""
 _DECIMALS = 1e6
+_INLINE = 64
+"""Work on up to this many records is done on the event loop; more leaves it for a thread."""
+_INLINE_BYTES = 256 << 10
+"""Payloads of so much together are decoded on the loop, in 2 to 3 ms: a thread takes longer."""
 _BATCH = 500
-_INLINE = _BATCH
-"""Up to this many records are decoded on the event loop, in some 2 ms; more leave it for a thread,
-which takes a tenth longer."""
 _DEEP = 1_000
 """From this offset on, a page is worth a count that tells whether it is nearer to the end."""
 _MOST_ROWS = 1_000
@@ -138,7 +139,7 @@ class Searches:
             ids = (await self.listed_ids(where))[offset : offset + limit]
             return await self.fetch(ids), total
         payloads, total = await self._listed(where, "ASC", offset, limit)
-        return await offload(len(payloads), lambda: from_payloads(payloads)), total
+        return await _decoded(payloads), total
 
     async def _page_from_the_end(
         self, where: Predicate | None, offset: int, limit: int
@@ -154,7 +155,7 @@ class Searches:
         payloads, seen = await self._listed(where, "DESC", behind, min(limit, total - offset))
         if seen != total:  # others have written meanwhile, and the page lies elsewhere
             return None
-        return await offload(len(payloads), lambda: from_payloads(payloads[::-1])), total
+        return await _decoded(payloads[::-1]), total
 
     async def _listed(
         self, where: Predicate | None, direction: str, offset: int, limit: int
@@ -192,7 +193,7 @@ class Searches:
         records: list[MemoryRecord] = []
         for start in range(0, len(ids), _BATCH):
             payloads = [each for each in await self._payloads(ids[start : start + _BATCH]) if each]
-            records += await offload(len(payloads), partial(from_payloads, payloads))
+            records += await _decoded(payloads)
         return records
 
     async def _payloads(self, ids: Sequence[str]) -> Sequence[bytes | None]:
@@ -234,7 +235,7 @@ class Searches:
 
     async def _hits(self, query: SemanticQuery, page: Sequence[Found], extra: str) -> list[Hit]:
         if extra == PAYLOAD:
-            records = await offload(len(page), lambda: from_payloads([each.extra for each in page]))
+            records = await _decoded([each.extra for each in page])
             return [Hit(record, each.dist) for record, each in zip(records, page, strict=True)]
         by_id = await self._fetched(query.where, [each.memory_id for each in page])
         return [Hit(by_id[each.memory_id], each.dist) for each in page if each.memory_id in by_id]
@@ -613,15 +614,15 @@ class Searches:
         return ("FT.SEARCH", self._layout.index, text, *given)
 
     def _total_command(self, where: Predicate | None) -> Command:
-        if where is None:  # to count all, a search would walk over all
-            return ("FT.INFO", self._layout.counting_index)
-        return self._count_command(condition(where))
+        if where is None and not self._commands.is_cluster:
+            return ("FT.INFO", self._layout.counting_index)  # a search would walk over all
+        return self._count_command(whole_query(where))
 
     def _total_of(self, reply: Sequence[Any], where: Predicate | None) -> int | None:
         """Return the total; ``None`` if the index that counts was just made and has not all yet."""
         if where is not None:
             return int(reply[0])
-        total = indexed_records(reply)
+        total = int(reply[0]) if self._commands.is_cluster else indexed_records(reply)
         if total is not None:
             self._size = _Size(total, time.monotonic())
         return total
@@ -667,6 +668,12 @@ def _limit(max_distance: float) -> float:
     """Return what a distance must be below to be ``max_distance`` or less once it is rounded."""
     capped = max(-1e12, min(max_distance, 1e12))
     return (math.floor(capped * _DECIMALS + 1e-4) + 0.5) / _DECIMALS
+
+
+async def _decoded(payloads: Sequence[bytes]) -> list[MemoryRecord]:
+    if sum(map(len, payloads)) <= _INLINE_BYTES:
+        return from_payloads(payloads)
+    return await asyncio.to_thread(from_payloads, payloads)
 
 
 async def offload(size: int, work: Callable[[], _T]) -> _T:
