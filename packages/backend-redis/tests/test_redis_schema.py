@@ -252,6 +252,9 @@ def test_a_handle_with_the_index_of_another_space_makes_nothing(
             ExactEmbeddings(), index_name="schema tests", prefix="not theirs", url=redis_url
         )
         await client.execute_command("FT.DROPINDEX", db._layout.counting_index)
+        await client.execute_command(
+            "COPY", db._layout.fingerprint_key, theirs._layout.fingerprint_key
+        )
         async with theirs:
             with pytest.raises(BackendError, match="it indexes other keys"):
                 await theirs.count_memories()
