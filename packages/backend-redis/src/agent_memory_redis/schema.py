@@ -159,14 +159,19 @@ def fields_of(info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def is_built(info: Mapping[str, Any]) -> bool:
     """Tell whether an index has looked at all records that were there before it."""
-    return float(info["percent_indexed"]) >= 1 and not int(info["indexing"])
+    return _is_whole(info["percent_indexed"], info["indexing"])
 
 
 def indexed_records(reply: Sequence[Any]) -> int | None:
     """Return how many records an index holds, by FT.INFO; ``None`` if it is still being built."""
+    # Not by `as_mapping`: this stands in the way of every search with a total.
     info = dict(zip(reply[::2], reply[1::2], strict=True))
-    done = float(info[b"percent_indexed"]) >= 1 and not int(info[b"indexing"])
-    return int(info[b"num_docs"]) if done else None
+    whole = _is_whole(info[b"percent_indexed"], info[b"indexing"])
+    return int(info[b"num_docs"]) if whole else None
+
+
+def _is_whole(done: bytes | str, indexing: bytes | str | int) -> bool:
+    return float(done) >= 1 and not int(indexing)
 
 
 def check_keys(layout: Layout, name: str, info: Mapping[str, Any]) -> None:
