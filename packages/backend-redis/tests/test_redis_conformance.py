@@ -17,7 +17,6 @@ from agent_memory_testkit.profile import Network
 from agent_memory_testkit.suite.base import SuiteBase
 from agent_memory_testkit.suite.machine import ModelRules
 from agent_memory_testkit.suite.searching import SearchingRules
-from redis_support import drop_space
 
 _URL_VARIABLE = "AGENT_MEMORY_REDIS_SUITE_URL"
 """How the second process of a rule learns of the server."""
@@ -61,6 +60,9 @@ class OnRedis(SuiteBase):
         )
 
     async def clean_up(self, space: str, embeddings: Any) -> None:
+        # Here, as this file is also imported by the kit's second process, which lacks the other.
+        from redis_support import drop_space
+
         layout = Layout.of(space, space)
         client: Any  # redis-py's methods are not typed
         async with Redis.from_url(os.environ[_URL_VARIABLE], protocol=2) as client:
