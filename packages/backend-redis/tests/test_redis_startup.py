@@ -318,16 +318,16 @@ def test_a_space_of_a_later_version_is_left_alone(server: RedisServer) -> None:
 def test_an_index_that_is_still_being_built_is_waited_for(server: RedisServer) -> None:
     async def scenario() -> None:
         async with opened(server.url) as db:
-            await db.add_memories(numbered(0, 5_000))
+            await db.add_memories(numbered(0, 10_000))
         server.run("FT.DROPINDEX", LAYOUT.index)
         async with opened(server.url) as db:
-            assert await db.count_memories() == 5_000
+            assert await db.count_memories() == 10_000
         server.run("FT.DROPINDEX", LAYOUT.index)
         async with opened(server.url, timeout=0.05) as db:
             with pytest.raises(BackendUnavailableError, match=r"still being built \(\d+%\)"):
                 await db.count_memories()
         async with opened(server.url) as db:
-            assert await db.count_memories() == 5_000
+            assert await db.count_memories() == 10_000
 
     asyncio.run(scenario())
 

@@ -144,7 +144,7 @@ class RedisBackend(Backend):
             self._commands, self._layout, self.metric, ef_runtime=self._ef_runtime
         )
         await check_server(self._client, url=self._settings.url)
-        stored = await self._prepare(fingerprint)
+        stored = await self._prepare(fingerprint, opening=True)
         if stored == fingerprint:
             await self._warn_of_eviction()
             self._commands.trust()
@@ -155,11 +155,13 @@ class RedisBackend(Backend):
         if client is not None:
             await client.aclose()
 
-    async def _prepare(self, ours: Fingerprint) -> Fingerprint:
+    async def _prepare(self, ours: Fingerprint, *, opening: bool) -> Fingerprint:
         """Make sure that there are whole indexes for ``ours``, unless another is stored."""
         layout = self._layout
         info = await self._index_info(layout.index)
         stored = await self._stored_fingerprint()
+        # To a space that handles are open on they may have written, whatever else of it is gone.
+        is_new = opening and stored is None
         if stored is None:
             if info is not None:
                 raise BackendError(
@@ -172,13 +174,13 @@ class RedisBackend(Backend):
         if stored != ours:
             return stored
         if info is None:
-            info = await self._created(create_command(layout, ours, self._vectors))
+            info = await self._created(create_command(layout, ours, self._vectors, is_new=is_new))
         check_index(layout, info, ours, self._vectors)
         indexes = {layout.index: info}
         if not self._commands.is_cluster:
             info = await self._index_info(layout.counting_index)
             if info is None:
-                info = await self._created(create_counting_command(layout))
+                info = await self._created(create_counting_command(layout, is_new=is_new))
             check_keys(layout, layout.counting_index, info)
             indexes[layout.counting_index] = info
         await self._wait_until_built(indexes)
@@ -255,7 +257,7 @@ class RedisBackend(Backend):
         """Make the indexes anew that a query has not found."""
         fingerprint = self._fingerprint
         assert fingerprint is not None
-        stored = await self._prepare(fingerprint)
+        stored = await self._prepare(fingerprint, opening=False)
         if stored != fingerprint:
             raise EmbeddingMismatchError(
                 f"the space {self.space!r} was made anew by others, for vectors of "

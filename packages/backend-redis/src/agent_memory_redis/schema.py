@@ -93,9 +93,9 @@ def _encoded(name: str) -> str:
 
 
 def create_command(
-    layout: Layout, fingerprint: Fingerprint, vectors: VectorIndex
+    layout: Layout, fingerprint: Fingerprint, vectors: VectorIndex, *, is_new: bool
 ) -> list[str | int | float]:
-    """Return the command that makes the index of a space."""
+    """Return the command that makes the index of a space, which is empty if it is new."""
     # Late: it takes half a second, which a process that finds its index there can spare.
     from redisvl.schema import IndexSchema
 
@@ -130,22 +130,23 @@ def create_command(
             ],
         }
     )
-    command = _create(layout.index, layout)
+    command = _create(layout.index, layout, is_new=is_new)
     for field in schema.redis_fields:
         command += field.redis_args()
     return command
 
 
-def create_counting_command(layout: Layout) -> list[str | int | float]:
+def create_counting_command(layout: Layout, *, is_new: bool) -> list[str | int | float]:
     """Return the command that makes the index which counts; a field it must have."""
-    return [*_create(layout.counting_index, layout), "none", "NUMERIC", "NOINDEX"]
+    return [*_create(layout.counting_index, layout, is_new=is_new), "none", "NUMERIC", "NOINDEX"]
 
 
-def _create(name: str, layout: Layout) -> list[str | int | float]:
-    # Without SKIPINITIALSCAN, even for a space that looks new: on a server that has lost its data,
-    # handles that are open may have written already.
+def _create(name: str, layout: Layout, *, is_new: bool) -> list[str | int | float]:
     command: list[str | int | float] = ["FT.CREATE", name, "ON", "HASH"]
-    return [*command, "PREFIX", 1, layout.prefix, "STOPWORDS", 0, "SCHEMA"]
+    command += ["PREFIX", 1, layout.prefix, "STOPWORDS", 0]
+    if is_new:  # otherwise the server looks at all its keys, those of others included
+        command.append("SKIPINITIALSCAN")
+    return [*command, "SCHEMA"]
 
 
 def fields_of(info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
