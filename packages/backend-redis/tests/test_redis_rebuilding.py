@@ -64,7 +64,7 @@ def test_a_counting_index_that_others_make_anew() -> None:
             partly = 0
             for _ in range(20):
                 server.run("FT.DROPINDEX", layout.counting_index)
-                server.run(*map(str, create_counting_command(layout, is_new=False)))
+                server.run(*map(str, create_counting_command(layout, scan=True)))
                 assert await db.count_memories() == _RECORDS
                 partly += float(progress(server, layout.counting_index)) < 1
             assert partly  # otherwise this has shown nothing

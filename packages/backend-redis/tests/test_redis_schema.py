@@ -19,7 +19,7 @@ from agent_memory.filters import TIME_FIELDS
 from agent_memory.models import MAX_JSON_DEPTH
 from agent_memory_redis import RedisBackend, create
 from agent_memory_redis.records import from_payloads, to_payload
-from agent_memory_redis.schema import Layout
+from agent_memory_redis.schema import Layout, Stamp
 from agent_memory_testkit import strategies
 from agent_memory_testkit.embedders import ExactEmbeddings
 from agent_memory_testkit.model import differing_fields
@@ -315,6 +315,134 @@ def test_an_index_whose_fingerprint_is_lost_is_not_guessed_at(
         async with create(ExactEmbeddings(), space="schema tests", url=redis_url) as other:
             with pytest.raises(BackendError, match=r"fingerprint.* is missing"):
                 await other.count_memories()
+
+    with_space(scenario)
+
+
+def test_neither_is_that_of_an_index_that_only_counts(
+    with_space: Callable[[Scenario], None], redis_url: str
+) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        await db.add_memories([memory("m")])
+        await client.execute_command("FT.DROPINDEX", db._layout.index)
+        await client.delete(db._layout.fingerprint_key)
+        async with create(ExactEmbeddings(), space="schema tests", url=redis_url) as other:
+            with pytest.raises(BackendError, match=r"!count.* is missing"):
+                await other.count_memories()
+
+    with_space(scenario)
+
+
+def test_a_fingerprint_that_is_lost_under_a_handle_is_put_back(
+    with_space: Callable[[Scenario], None], redis_url: str
+) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        await db.add_memories([memory("m")])
+        before = await client.getdel(db._layout.fingerprint_key)
+        await db.add_memories([memory("n")])
+        assert await client.get(db._layout.fingerprint_key) == before
+        assert await db.count_memories() == await _total(db) == 2
+
+    with_space(scenario)
+
+
+@pytest.mark.parametrize("write", ["add", "add within a scope", "update"])
+def test_what_is_written_to_an_emptied_server_is_found_by_who_opens_the_space_then(
+    write: str, with_space: Callable[[Scenario], None], redis_url: str
+) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        await db.add_memories([memory("n")])
+        fields = await client.hgetall(db._layout.key("n"))
+        await drop_space(client, db._layout)
+        if write == "add":
+            await db.add_memories([memory("n")])
+        elif write == "update":
+            await client.hset(db._layout.key("n"), mapping=fields)
+            assert await db.update_memories([memory("n")]) == 1
+        else:
+            await db.scoped(user_id="ada").add_memories([memory("n")])
+        async with create(ExactEmbeddings(), space="schema tests", url=redis_url) as other:
+            assert await other.count_memories() == await _total(other) == 1
+            assert [each.id async for each in other.iter_memories()] == ["n"]
+
+    with_space(scenario)
+
+
+def test_what_is_written_while_others_make_the_space_anew_is_found(
+    with_space: Callable[[Scenario], None], redis_url: str
+) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        async def opened_anew() -> None:
+            async with create(ExactEmbeddings(), space="schema tests", url=redis_url) as other:
+                await other.count_memories()
+
+        written = 0
+        for number in range(40):
+            await drop_space(client, db._layout)
+            await asyncio.gather(
+                *(db.add_memories([memory(f"{number}-{each}")]) for each in range(number % 5)),
+                *(opened_anew() for _ in range(number % 3)),
+            )
+            there = {
+                db._layout.memory_id(key) async for key in client.scan_iter(f"{db._layout.prefix}*")
+            }
+            written += len(there)
+            assert {each.id async for each in db.iter_memories()} == there
+            assert await db.count_memories() == await _total(db) == len(there)
+        assert written > 40
+
+    with_space(scenario)
+
+
+def test_what_is_written_just_before_others_make_the_space_anew_is_found(
+    with_space: Callable[[Scenario], None], redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        await db.add_memories([memory("m")])
+        await drop_space(client, db._layout)
+        restore = db._commands.restore
+
+        async def after_others() -> None:
+            async with create(ExactEmbeddings(), space="schema tests", url=redis_url) as other:
+                assert await other.count_memories() == 0  # the server skipped what is there
+            await restore()
+
+        monkeypatch.setattr(db._commands, "restore", after_others)
+        await db.add_memories([memory("n")])
+        assert [each.id async for each in db.iter_memories()] == ["n"]
+        assert await db.count_memories() == await _total(db) == 1
+
+    with_space(scenario)
+
+
+def test_records_are_found_again_by_a_handle_that_knew_them(
+    with_space: Callable[[Scenario], None],
+) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        await db.add_memories([memory("m")])
+        await client.execute_command("FT.DROPINDEX", db._layout.index)
+        await client.execute_command("FT.DROPINDEX", db._layout.counting_index)
+        await client.delete(db._layout.fingerprint_key)
+        assert [each.id async for each in db.iter_memories()] == ["m"]
+        assert await db.count_memories() == await _total(db) == 1
+
+    with_space(scenario)
+
+
+def test_a_space_whose_making_broke_off_is_finished(
+    with_space: Callable[[Scenario], None], redis_url: str
+) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        await db.add_memories([memory("m")])
+        finished = await client.get(db._layout.fingerprint_key)
+        stamp = Stamp.new(Stamp.read(finished.decode()).fingerprint)
+        await drop_space(client, db._layout)
+        await client.set(db._layout.fingerprint_key, stamp.text)
+        async with create(ExactEmbeddings(), space="schema tests", url=redis_url) as other:
+            await other.add_memories([memory("n")])
+            assert await other.count_memories() == await _total(other) == 1
+        stored = await client.get(db._layout.fingerprint_key)
+        assert stored.decode() == stamp.finished().text
 
     with_space(scenario)
 

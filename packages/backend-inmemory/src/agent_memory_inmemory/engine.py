@@ -253,7 +253,7 @@ class Engine:
 
     def _store(self, rows: Sequence[Row], held: Mapping[str, _Held]) -> None:
         """Write ``rows``, all or nothing; ``held`` are the records that they replace."""
-        replaced = [held[each.record.id] for each in rows if each.record.id in held]
+        replaced = [held[each.record.id] for each in rows if each.record.id in held] if held else []
         numbers, free_rows, next_row = self._numbers_for(rows, held)
         embedded, vectors = _embedded(numbers, rows)
         self._matrix.reserve(next_row, len(numbers) - len(replaced))
@@ -335,6 +335,8 @@ class Engine:
     ) -> tuple[list[int], list[int], int]:
         """Return a row number for each row, and what the free ones and the next one are then."""
         free_rows, next_row = self._free_rows.copy(), self._next_row
+        if not held and not free_rows:  # as while loading
+            return [*range(next_row, next_row + len(rows))], free_rows, next_row + len(rows)
         numbers = []
         for each in rows:
             old = held.get(each.record.id)

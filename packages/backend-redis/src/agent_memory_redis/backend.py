@@ -1,16 +1,15 @@
 """The handle: options in, the primitives of `agent_memory.backend.Backend` on a Redis server.
 
-Reading and writing by id is here, and opening a space. Queries are ranked in
-`agent_memory_redis.search`; how a record looks on the server is known to
+Reading and writing by id is here. Queries are ranked in `agent_memory_redis.search`, a space is
+opened by `agent_memory_redis.opening`; how a record looks on the server is known to
 `agent_memory_redis.records`, how a space does to `agent_memory_redis.schema`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -42,7 +41,7 @@ from agent_memory.backend import (
 from agent_memory.predicates import Predicate
 from agent_memory.scope import Scope
 from agent_memory_redis import scripts
-from agent_memory_redis.commands import Commands, is_missing_index
+from agent_memory_redis.commands import Commands
 from agent_memory_redis.connection import (
     ConnectionSettings,
     address,
@@ -51,23 +50,15 @@ from agent_memory_redis.connection import (
     eviction_policy,
     translated,
 )
+from agent_memory_redis.opening import Opener
 from agent_memory_redis.records import (
     tag_token,
     text_digest,
     to_fields,
 )
 from agent_memory_redis.schema import (
-    SCHEMA_VERSION,
     Layout,
     VectorIndex,
-    as_mapping,
-    check_index,
-    check_keys,
-    create_command,
-    create_counting_command,
-    fingerprint_text,
-    is_built,
-    read_fingerprint,
 )
 from agent_memory_redis.search import Searches, offload
 
@@ -86,10 +77,10 @@ _VARIABLES = {
 _PUT_ROWS = 200
 """How many records go into one round trip: preparing them must not hold up the event loop."""
 _KEYED = 1_000
+_ATTEMPTS = 4
+"""How often a write tells the indexes of itself while others empty the server."""
 _ATOMIC_ROWS = 500
 """Up to this many records a scoped add checks and writes in one step of the server."""
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.2
-"""Seconds between looking whether an index is built."""
 
 
 class RedisBackend(Backend):
@@ -144,7 +135,15 @@ class RedisBackend(Backend):
             self._commands, self._layout, self.metric, ef_runtime=self._ef_runtime
         )
         await check_server(self._client, url=self._settings.url)
-        stored = await self._prepare(fingerprint, opening=True)
+        self._opener = Opener(
+            self._commands,
+            self._layout,
+            self._vectors,
+            space=self.space,
+            patience=self._settings.timeout,
+        )
+        self._stamp = await self._opener.prepared(fingerprint, known=None)
+        stored = self._stamp.fingerprint
         if stored == fingerprint:
             await self._warn_of_eviction()
             self._commands.trust()
@@ -155,109 +154,12 @@ class RedisBackend(Backend):
         if client is not None:
             await client.aclose()
 
-    async def _prepare(self, ours: Fingerprint, *, opening: bool) -> Fingerprint:
-        """Make sure that there are whole indexes for ``ours``, unless another is stored."""
-        layout = self._layout
-        info = await self._index_info(layout.index)
-        stored = await self._stored_fingerprint()
-        # To a space that handles are open on they may have written, whatever else of it is gone.
-        is_new = opening and stored is None
-        if stored is None:
-            if info is not None:
-                raise BackendError(
-                    f"there is an index {layout.index!r}, and the key "
-                    f"{layout.fingerprint_key!r}, which says whose vectors it holds, is "
-                    f"missing. If the index is not of this backend, choose another index_name or "
-                    f"space; if the key was lost, restore it"
-                )
-            stored = await self._agreed_fingerprint(ours)
-        if stored != ours:
-            return stored
-        if info is None:
-            info = await self._created(create_command(layout, ours, self._vectors, is_new=is_new))
-        check_index(layout, info, ours, self._vectors)
-        indexes = {layout.index: info}
-        if not self._commands.is_cluster:
-            info = await self._index_info(layout.counting_index)
-            if info is None:
-                info = await self._created(create_counting_command(layout, is_new=is_new))
-            check_keys(layout, layout.counting_index, info)
-            indexes[layout.counting_index] = info
-        await self._wait_until_built(indexes)
-        return stored
-
-    async def _stored_fingerprint(self) -> Fingerprint | None:
-        text = await self._commands.one("GET", self._layout.fingerprint_key)
-        if text is None:
-            return None
-        stored, version = read_fingerprint(text)
-        if version != SCHEMA_VERSION:
-            raise BackendError(
-                f"the space {self.space!r} has the schema version {version}, this "
-                f"agent-memory-redis knows version {SCHEMA_VERSION}: install a newer one"
-            )
-        return stored
-
-    async def _agreed_fingerprint(self, ours: Fingerprint) -> Fingerprint:
-        """Store ``ours`` if no other process was faster; return what is stored."""
-        await self._commands.one("SET", self._layout.fingerprint_key, fingerprint_text(ours), "NX")
-        stored = await self._stored_fingerprint()
-        if stored is None:
-            raise BackendUnavailableError(
-                f"the key {self._layout.fingerprint_key!r} is gone again: is the server being "
-                f"emptied? Try again in a moment"
-            )
-        return stored
-
-    async def _created(self, command: Sequence[Any]) -> dict[str, Any]:
-        """Make an index, unless another process makes it just now; return what it is."""
-        try:
-            await self._commands.one(*command)
-        except exceptions.ResponseError as error:
-            if "already exists" not in str(error):
-                raise
-        name = str(command[1])
-        info = await self._index_info(name)
-        if info is None:
-            raise BackendUnavailableError(
-                f"the index {name!r} is gone again: is the server being emptied? Try again in a "
-                f"moment"
-            )
-        return info
-
-    async def _index_info(self, name: str) -> dict[str, Any] | None:
-        try:
-            return as_mapping(await self._commands.one("FT.INFO", name))
-        except exceptions.ResponseError as error:
-            if is_missing_index(error):
-                return None
-            raise
-
-    async def _wait_until_built(self, indexes: Mapping[str, dict[str, Any]]) -> None:
-        """Wait for indexes that are made of records which are there: till then they miss some."""
-        waited = 0.0
-        for name, first in indexes.items():
-            info: dict[str, Any] | None = first
-            pause = _SHORTEST_PAUSE
-            while info is None or not is_built(info):
-                if info is None or waited >= self._settings.timeout:
-                    state = (
-                        "is gone"
-                        if info is None
-                        else f"is still being built ({float(info['percent_indexed']):.0%})"
-                    )
-                    raise BackendUnavailableError(
-                        f"the index {name!r} {state}; try again in a moment"
-                    )
-                await asyncio.sleep(pause)
-                waited, pause = waited + pause, min(2 * pause, _LONGEST_PAUSE)
-                info = await self._index_info(name)
-
     async def _restore(self) -> None:
-        """Make the indexes anew that a query has not found."""
+        """Make sure again that the space is there and whole, which a call has found otherwise."""
         fingerprint = self._fingerprint
         assert fingerprint is not None
-        stored = await self._prepare(fingerprint, opening=False)
+        self._stamp = await self._opener.prepared(fingerprint, known=self._stamp)
+        stored = self._stamp.fingerprint
         if stored != fingerprint:
             raise EmbeddingMismatchError(
                 f"the space {self.space!r} was made anew by others, for vectors of "
@@ -291,7 +193,7 @@ class RedisBackend(Backend):
     async def _put(self, rows: Sequence[Row], scope: Scope | None) -> Sequence[str]:
         if scope is None:
             for part in _parts(rows, _PUT_ROWS):
-                await self._commands.keyed(await offload(len(part), partial(self._sets, part)))
+                await self._written(part, await offload(len(part), partial(self._sets, part)))
             return ()
         if self._commands.is_cluster or len(rows) > _ATOMIC_ROWS:
             # A script reaches the keys of one slot, and one of very many records would keep all
@@ -304,13 +206,38 @@ class RedisBackend(Backend):
         for part in _parts(rows, _PUT_ROWS if at_once == 1 else at_once):
             groups = list(_parts(part, at_once))
             commands = await offload(len(part), partial(self._scoped_puts, groups, scope))
-            replies = await self._commands.keyed(commands)
+            replies = await self._written(part, commands)
             taken += [
                 group[number - 1].record.id
                 for group, numbers in zip(groups, replies, strict=True)
                 for number in numbers
             ]
         return taken
+
+    async def _written(
+        self, rows: Sequence[Row], commands: Sequence[Sequence[Any]]
+    ) -> Sequence[Any]:
+        """Send the commands that write ``rows``, and return their replies once the indexes know.
+
+        They do not if the server was emptied under this handle, and the indexes are gone or were
+        made anew by others, who did not expect that there are records.
+        """
+        stamp = ("GET", self._layout.fingerprint_key)
+        *replies, found = await self._commands.keyed([*commands, stamp])
+        attempts_left = _ATTEMPTS
+        while found != self._stamp.text.encode():
+            if not attempts_left:
+                raise BackendUnavailableError(
+                    f"the space {self.space!r} is made anew again and again: is the server being "
+                    f"emptied? Try again in a moment"
+                )
+            attempts_left -= 1
+            await self._commands.restore()
+            touches = [
+                ("EVAL", scripts.TOUCH, 1, self._layout.key(each.record.id)) for each in rows
+            ]
+            *_, found = await self._commands.keyed([*touches, stamp])
+        return replies
 
     def _sets(self, rows: Sequence[Row]) -> list[Sequence[Any]]:
         key = self._layout.key
@@ -335,7 +262,7 @@ class RedisBackend(Backend):
         replaced, stale = 0, []
         for part in _parts(rows, _PUT_ROWS):
             commands = await offload(len(part), partial(self._replacements, part, scope))
-            replies = await self._commands.keyed(commands)
+            replies = await self._written(part, commands)
             replaced += sum(each == 1 for each in replies)
             stale += [row.record.id for row, reply in zip(part, replies, strict=True) if reply == 2]
         return Replaced(replaced, stale)

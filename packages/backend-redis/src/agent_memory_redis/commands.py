@@ -95,13 +95,20 @@ class Commands:
                 attempts_left -= 1
                 if not is_missing_index(error) or not attempts_left:
                     raise
-                async with self._restoring:
-                    if made == self._indexes_made:
-                        self._indexes_made += 1
-                        await self._restore()
+                await self.restore(made)
             else:
                 if made == self._indexes_made and self._trusted == self._client.connected:
                     return answer
+
+    async def restore(self, made: int | None = None) -> None:
+        """Make sure that the index is whole, unless it was made since there were ``made`` of them.
+
+        Queries that are answered meanwhile are asked again.
+        """
+        async with self._restoring:
+            if made in (None, self._indexes_made):
+                self._indexes_made += 1
+                await self._restore()
 
     async def _wait_for_the_index(self) -> None:
         async with self._restoring:  # an index in the making answers with what it has so far

@@ -346,12 +346,14 @@ class _Client(Redis):
         return await self._policy.run(attempt, partial(_may_repeat, args[0]))
 
     async def ask(self, *commands: Sequence[Any]) -> list[Any]:
-        """Send commands of one kind in one round trip and return the replies as they come.
+        """Send commands in one round trip and return the replies as they come.
+
+        Those that write come before those that read.
 
         `execute_command` and a pipeline do the same, but what they do around it (packing in Python,
         a task and a timer to send, measuring) takes half as long as a quick query.
         """
-        if len(commands) > 1 and commands[0][0] not in _READS:
+        if sum(each[0] not in _READS for each in commands) > 1:
             return await self._asked(commands)  # when one fails, others may be done
         return await self._policy.run(
             lambda: self._asked(commands), partial(_may_repeat, commands[0][0])

@@ -3,8 +3,8 @@
 The index is described by RedisVL's schema. A second one over the same keys has no field that any of
 them holds: it is there to be asked how many they are, which the engine knows of any index, and of
 this one says at once. (Not on a cluster, whose FT.INFO leaves out nodes that fail.) A string key
-beside them holds the fingerprint: model, dimensions and metric of the vectors, and the version of
-the form of the records.
+beside them holds the stamp: model, dimensions and metric of the vectors, the version of the form of
+the records, and what tells this space from one of the same name that was made before or after it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 from urllib.parse import quote, unquote_to_bytes
+from uuid import uuid4
 
 from agent_memory import BackendError
 from agent_memory.backend import Fingerprint, Metric
@@ -93,9 +94,9 @@ def _encoded(name: str) -> str:
 
 
 def create_command(
-    layout: Layout, fingerprint: Fingerprint, vectors: VectorIndex, *, is_new: bool
+    layout: Layout, fingerprint: Fingerprint, vectors: VectorIndex, *, scan: bool
 ) -> list[str | int | float]:
-    """Return the command that makes the index of a space, which is empty if it is new."""
+    """Return the command that makes the index of a space, of the records there if it is to scan."""
     # Late: it takes half a second, which a process that finds its index there can spare.
     from redisvl.schema import IndexSchema
 
@@ -130,21 +131,21 @@ def create_command(
             ],
         }
     )
-    command = _create(layout.index, layout, is_new=is_new)
+    command = _create(layout.index, layout, scan=scan)
     for field in schema.redis_fields:
         command += field.redis_args()
     return command
 
 
-def create_counting_command(layout: Layout, *, is_new: bool) -> list[str | int | float]:
+def create_counting_command(layout: Layout, *, scan: bool) -> list[str | int | float]:
     """Return the command that makes the index which counts; a field it must have."""
-    return [*_create(layout.counting_index, layout, is_new=is_new), "none", "NUMERIC", "NOINDEX"]
+    return [*_create(layout.counting_index, layout, scan=scan), "none", "NUMERIC", "NOINDEX"]
 
 
-def _create(name: str, layout: Layout, *, is_new: bool) -> list[str | int | float]:
+def _create(name: str, layout: Layout, *, scan: bool) -> list[str | int | float]:
     command: list[str | int | float] = ["FT.CREATE", name, "ON", "HASH"]
     command += ["PREFIX", 1, layout.prefix, "STOPWORDS", 0]
-    if is_new:  # otherwise the server looks at all its keys, those of others included
+    if not scan:  # to scan, the server looks at all its keys, those of others included
         command.append("SKIPINITIALSCAN")
     return [*command, "SCHEMA"]
 
@@ -242,16 +243,41 @@ def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-# --- the fingerprint ---------------------------------------------------------------------------
+# --- the stamp ---------------------------------------------------------------------------------
 
 
-def fingerprint_text(fingerprint: Fingerprint) -> str:
-    """Return what is stored beside an index."""
-    return json.dumps({"schema": SCHEMA_VERSION, **asdict(fingerprint)})
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What is stored beside the indexes of a space: whose vectors they hold, and which space it is.
+
+    A space that was emptied and made anew has another stamp, even if its vectors are of the same
+    kind. So who finds the stamp unchanged after writing knows that the indexes saw the writing.
+    """
+
+    text: str
+    """As it is stored."""
+    fingerprint: Fingerprint
+    version: int
+    is_finished: bool
+    """Whether all indexes are there; until then nobody has written, or who did will tell them."""
+
+    @classmethod
+    def new(cls, fingerprint: Fingerprint) -> Stamp:
+        """Return the stamp of a space whose indexes are about to be made."""
+        values = {"schema": SCHEMA_VERSION, **asdict(fingerprint), "made": uuid4().hex}
+        return cls.read(json.dumps({**values, _UNFINISHED: True}))
+
+    @classmethod
+    def read(cls, text: str) -> Stamp:
+        values = json.loads(text)
+        fingerprint = Fingerprint(values["model"], values["dimensions"], Metric(values["metric"]))
+        return cls(text, fingerprint, values["schema"], _UNFINISHED not in values)
+
+    def finished(self) -> Stamp:
+        """Return the stamp of the same space once its indexes are there."""
+        values = json.loads(self.text)
+        values.pop(_UNFINISHED, None)
+        return Stamp.read(json.dumps(values))
 
 
-def read_fingerprint(text: bytes) -> tuple[Fingerprint, int]:
-    """Return a stored fingerprint, and the version of the schema of its space."""
-    stored = json.loads(text)
-    fingerprint = Fingerprint(stored["model"], stored["dimensions"], Metric(stored["metric"]))
-    return fingerprint, stored["schema"]
+_UNFINISHED = "unfinished"

@@ -71,3 +71,16 @@ for number, key in ipairs(KEYS) do values[number] = redis.call('HGET', key, ARGV
 return values
 """
 """Reads one field of every key: one command for the client to send, and one reply to read."""
+
+FINISH = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+"""Replaces a value if it is the one that is expected: 1; 0 if it is another."""
+
+TOUCH = """
+local payload = redis.call('HGET', KEYS[1], 'payload')
+if payload then redis.call('HSET', KEYS[1], 'payload', payload) end
+"""
+"""Makes the indexes look at a record, if there is one, as if it were just written."""

@@ -61,9 +61,11 @@ def stored_copies(records: Sequence[MemoryRecord]) -> list[MemoryRecord]:
     copies: list[MemoryRecord] = []
     for start in range(0, len(records), _PART):
         part = records[start : start + _PART]
-        copies += _copies_if_plain(part) or map(_validated_copy, part)
-    for each in copies:
-        each.__dict__["memory_hash"] = each.compute_hash()  # valid as it is: no second validation
+        part = _copies_if_plain(part) or [*map(_validated_copy, part)]
+        for each in part:
+            # Valid as it is: no second validation.
+            each.__dict__["memory_hash"] = each.compute_hash()
+        copies += part
     return copies
 
 
