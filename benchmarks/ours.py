@@ -44,7 +44,7 @@ class GivenEmbeddings:
         return self.documents.of(texts)
 
     async def aembed_query(self, text: str) -> Any:
-        return self.queries.of([text])[0]
+        return self.queries.one(text)
 
 
 def records_of(memories: Sequence[Memory]) -> list[MemoryRecord]:

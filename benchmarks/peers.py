@@ -71,7 +71,7 @@ class GivenForLangChain:
         return vectors if isinstance(vectors, list) else _lists(vectors)
 
     def embed_query(self, text: str) -> list[float]:
-        return _lists(self._queries.of([text]))[0]
+        return self._queries.one(text).tolist()
 
 
 class LangChain(Store):

@@ -46,3 +46,7 @@ class KnownVectors:
         if isinstance(self._vectors, list):
             return [self._vectors[position] for position in positions]
         return self._vectors[positions]
+
+    def one(self, text: str) -> Any:
+        """Return the vector of a text."""
+        return self._vectors[self._position[text]]

@@ -829,6 +829,26 @@ def test_without_a_total_the_engine_is_asked_for_one_more_and_for_no_count() -> 
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(("offset", "following"), [(0, 3), (3, 6), (6, None)])
+def test_an_engine_may_say_that_there_is_one_more_instead_of_returning_it(
+    offset: int, following: int | None
+) -> None:
+    class Terse(DictBackend):
+        async def _rank_semantic(self, query: SemanticQuery) -> Ranking:
+            hits, total, _ = await super()._rank_semantic(query)
+            more = query.window.probes and len(hits) == query.window.limit
+            return Ranking(hits[:-1] if more else hits, total, more)
+
+    db = backend(Terse)
+
+    async def main() -> None:
+        await db.add_memories(many(8))
+        page = await db.search_memories("a", limit=3, offset=offset, with_total=False)
+        assert (len(page.memories), page.next_offset) == (min(3, 8 - offset), following)
+
+    asyncio.run(main())
+
+
 def test_an_empty_page_is_the_last_whatever_the_total_says() -> None:
     class Shrinking(DictBackend):
         async def _list(self, where: Predicate | None, *, offset: int, limit: int) -> Listing:

@@ -47,6 +47,25 @@ def test_vectors_keep_their_numbers_and_their_order(vectors: list[list[float]]) 
         assert [each.tobytes() for each in packed] == [struct.pack("3f", *each) for each in vectors]
 
 
+words = st.binary(min_size=4, max_size=4) | st.sampled_from(
+    [struct.pack("f", each) for each in (0.0, -0.0, math.inf, -math.inf, math.nan, 1e-45, 3e38)]
+)
+
+
+@patient
+@given(st.lists(words, min_size=1, max_size=5))
+def test_any_bits_are_packed_as_they_are_or_refused(bits: list[bytes]) -> None:
+    vector = np.frombuffer(b"".join(bits), np.float32)
+    refused = not np.isfinite(vector).all() or not vector.any()
+    try:
+        [packed] = pack([vector], dimensions=len(bits))
+    except EmbeddingError:
+        assert refused
+    else:
+        assert not refused
+        assert packed.tobytes() == vector.tobytes()
+
+
 def test_a_packed_vector_cannot_be_changed_and_shares_nothing() -> None:
     source = np.array([[1.0, 2.0]], np.float32)
     (packed,) = pack(source)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -298,6 +298,9 @@ class RedisBackend(Backend):
 
     async def _fetch(self, ids: Sequence[str]) -> Sequence[MemoryRecord]:
         return await self._searches.fetch(ids)
+
+    def _fetch_in_parts(self, ids: Sequence[str]) -> AsyncGenerator[Sequence[MemoryRecord], None]:
+        return self._searches.fetch_in_parts(ids)
 
     async def _count(self, where: Predicate | None) -> int:
         return await self._searches.count(where)

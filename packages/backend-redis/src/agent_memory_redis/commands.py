@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from redis import exceptions
@@ -77,10 +78,15 @@ class Commands:
             return sum(await self.keyed([("UNLINK", key) for key in keys]))
         return int(await self.one("UNLINK", *keys))
 
-    async def all_rows(self, index: str, *aggregation: Any) -> list[Sequence[bytes]]:
-        """Return all rows of an FT.AGGREGATE: flat lists of names and values."""
+    async def all_rows(
+        self, index: str, *aggregation: Any, made: Callable[[Sequence[bytes]], _T]
+    ) -> list[_T]:
+        """Return what is ``made`` of each row of an FT.AGGREGATE, a flat list of names and values.
+
+        That is done to some rows while the next ones come.
+        """
         async with self._cursors:
-            return await self._with_index(lambda: self._all_rows(index, aggregation))
+            return await self._with_index(lambda: self._all_rows(index, aggregation, made))
 
     async def _with_index(self, ask: Callable[[], Awaitable[_T]]) -> _T:
         """Return what is answered once there is a whole index to answer from."""
@@ -128,21 +134,31 @@ class Commands:
             replies: Sequence[Any] = await pipeline.execute()
         return replies
 
-    async def _all_rows(self, index: str, aggregation: Command) -> list[Sequence[bytes]]:
+    async def _all_rows(
+        self, index: str, aggregation: Command, made: Callable[[Sequence[bytes]], _T]
+    ) -> list[_T]:
         # A cursor lives on the node that opened it.
         where = {"target_nodes": self._client.get_default_node()} if self.is_cluster else {}
         execute = self._client.execute_command
         count = ("COUNT", _CURSOR_ROWS)
         cursor_options = ("WITHCURSOR", *count, "MAXIDLE", _CURSOR_IDLE_MILLISECONDS)
         reply, cursor = await execute("FT.AGGREGATE", index, *aggregation, *cursor_options, **where)
-        rows: list[Sequence[bytes]] = reply[1:]
-        try:
-            while cursor:
-                reply, cursor = await execute("FT.CURSOR", "READ", index, cursor, *count, **where)
-                rows += reply[1:]
-        except asyncio.CancelledError:
-            await execute("FT.CURSOR", "DEL", index, cursor, **where)
-            raise
+        rows: list[_T] = []
+        while cursor:
+            reading = asyncio.create_task(
+                execute("FT.CURSOR", "READ", index, cursor, *count, **where)
+            )
+            try:
+                await asyncio.sleep(0)  # for that to be sent
+                rows += map(made, reply[1:])
+                reply, cursor = await reading
+            except asyncio.CancelledError:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+                with suppress(exceptions.ResponseError):  # it may have come to its end
+                    await execute("FT.CURSOR", "DEL", index, cursor, **where)
+                raise
+        rows += map(made, reply[1:])
         return rows
 
 

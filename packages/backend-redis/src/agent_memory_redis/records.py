@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from binascii import unhexlify
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -185,7 +186,7 @@ def _order(record: MemoryRecord) -> str:
 
 def id_of_order(order: bytes) -> str:
     """Return the id in a value of ``order``."""
-    return bytes.fromhex(order[TIME_DIGITS : -TIME_DIGITS - 1].decode()).decode()
+    return unhexlify(order[TIME_DIGITS : -TIME_DIGITS - 1]).decode()
 
 
 def times_of_order(order: bytes) -> tuple[datetime, datetime]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -56,6 +56,14 @@ _INLINE = 64
 _INLINE_BYTES = 256 << 10
 """Payloads of so much together are decoded on the loop, in 2 to 3 ms: a thread takes longer."""
 _BATCH = 500
+_PART = 50
+"""How many records an iteration makes at once."""
+_TURN = 5 * _PART
+"""After how many of them others have their turn."""
+_FIRST_READ, _LARGEST_READ = 100, 1_000
+"""How many records it asks for, at first and at most."""
+_READ_BYTES = 1 << 20
+"""How much it asks for at once; then as much again waits on the way."""
 _DEEP = 1_000
 """From this offset on, a page is worth a count that tells whether it is nearer to the end."""
 _MOST_ROWS = 1_000
@@ -173,20 +181,33 @@ class Searches:
 
     async def listed_ids(self, where: Predicate | None) -> list[str]:
         """Return the ids of all that match, in the order of LST-1."""
-        # Sorting makes the engine look at all matches before it answers: a snapshot. It sets memory
-        # aside for as many rows as it is told that there may be.
-        most = await self.count(where) + _SLACK
+        # Sorting makes the engine look at all matches before it answers: a snapshot.
+        count = await self.count(where)
+        if count <= _DEEPEST:
+            [reply] = await self._commands.queries(
+                [
+                    self._search_command(
+                        whole_query(where),
+                        *("NOCONTENT", "SORTBY", ORDER, "ASC", "LIMIT", 0, _DEEPEST),
+                    )
+                ]
+            )
+            if int(reply[0]) <= _DEEPEST:
+                memory_id = self._layout.memory_id
+                return await offload(len(reply), lambda: [*map(memory_id, reply[1:])])
+        # It sets memory aside for as many rows as it is told that there may be.
+        most = count + _SLACK
         while True:
-            rows = await self._commands.all_rows(
+            ids = await self._commands.all_rows(
                 self._layout.index,
                 whole_query(where),
                 *("SORTBY", 2, f"@{ORDER}", "ASC", "MAX", most),
                 *("DIALECT", 2, *_NO_TIMEOUT),
+                made=_id_of_row,
             )
-            if len(rows) < most:
-                break
+            if len(ids) < most:
+                return ids
             most *= 2  # as many were added meanwhile
-        return await offload(len(rows), lambda: [id_of_order(each[1]) for each in rows])
 
     async def fetch(self, ids: Sequence[str]) -> list[MemoryRecord]:
         """Return the records with these ids, in their order, without the missing ones."""
@@ -195,6 +216,33 @@ class Searches:
             payloads = [each for each in await self._payloads(ids[start : start + _BATCH]) if each]
             records += await _decoded(payloads)
         return records
+
+    async def fetch_in_parts(
+        self, ids: Sequence[str]
+    ) -> AsyncGenerator[Sequence[MemoryRecord], None]:
+        """Yield the records with these ids, in their order, without the missing ones.
+
+        While the caller is busy with some, the server is asked for the next. Parts are small, as
+        the garbage collector looks the more often at records the more of them are new and in use.
+        """
+        start, end = 0, _FIRST_READ
+        reading: asyncio.Task[Sequence[bytes | None]] | None = None
+        try:
+            while start < len(ids):
+                reading = reading or asyncio.create_task(self._payloads(ids[start:end]))
+                payloads = [each for each in await reading if each]
+                start, end = end, end + _next_read(payloads)
+                reading = (
+                    asyncio.create_task(self._payloads(ids[start:end])) if ids[start:end] else None
+                )
+                for first in range(0, len(payloads), _PART):
+                    if first % _TURN == 0:  # for that to be sent, and for others to have their turn
+                        await asyncio.sleep(0)
+                    yield await _decoded(payloads[first : first + _PART])
+        finally:
+            if reading is not None:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
 
     async def _payloads(self, ids: Sequence[str]) -> Sequence[bytes | None]:
         return await self._commands.read([*map(self._layout.key, ids)], PAYLOAD)
@@ -207,7 +255,9 @@ class Searches:
         end = window.offset + window.limit
         extra = PAYLOAD if end <= _WITH_RECORDS else ORDER
         found, total = await self._ranked(query, end - window.probes, extra)
-        return Ranking(await self._hits(query, found[window.offset : end], extra), total)
+        more = window.probes and len(found) >= end
+        page = found[window.offset : end - more]
+        return Ranking(await self._hits(query, page, extra), total, more)
 
     async def recent(self, query: SemanticQuery, recency: RecencyParams) -> Ranking:
         """Return the nearest, the first of them ranked by recency as well."""
@@ -435,9 +485,10 @@ class Searches:
             text,
             *("LOAD", 3, "@__key", f"@{_DISTANCE}", f"@{extra}"),
             *("LIMIT", 0, _UNLIMITED, *parameters, "DIALECT", 2, *_NO_TIMEOUT),
+            made=_as_mapping,
         )
 
-        return await offload(len(rows), lambda: self._sorted(map(_as_mapping, rows), extra))
+        return await offload(len(rows), lambda: self._sorted(rows, extra))
 
     def _found_of(self, reply: Sequence[Any]) -> list[Found]:
         # What `_dist` and `Layout.memory_id` do is written out for the usual case, and so is what
@@ -520,13 +571,13 @@ class Searches:
         repeating = [each for each in keywords.phrases if len(set(each)) < len(each)]
         if not repeating:
             return where
-        rows = await self._commands.all_rows(
+        ids = await self._commands.all_rows(
             self._layout.index,
             keyword_query(keywords, where),
             *("VERBATIM", "LOAD", 1, f"@{ORDER}", "LIMIT", 0, _UNLIMITED),
             *("DIALECT", 2, *_NO_TIMEOUT),
+            made=_id_of_row,
         )
-        ids = [id_of_order(each[1]) for each in rows]
         holding: list[str] = []
         for start in range(0, len(ids), _BATCH):
             records = await self.fetch(ids[start : start + _BATCH])
@@ -590,12 +641,12 @@ class Searches:
             *("APPLY", both, "AS", "both"),
             *("SORTBY", 6, "@both", "DESC", "@dist", "ASC", "@id", "ASC", "MAX", end),
             *("PARAMS", 2, "vector", query.vector.tobytes(), "DIALECT", 2, *_NO_TIMEOUT),
+            made=_as_mapping,
         )
 
         def scores() -> dict[str, tuple[float, float]]:
             found = {}
-            for row in rows:
-                values = _as_mapping(row)
+            for values in rows:
                 dist = self._dist(values[_DISTANCE_NAME])
                 both = (
                     query.alpha * self._metric.score(dist)
@@ -656,6 +707,10 @@ def _as_mapping(fields: Sequence[bytes]) -> dict[bytes, bytes]:
     return dict(zip(fields[::2], fields[1::2], strict=True))
 
 
+def _id_of_row(fields: Sequence[bytes]) -> str:
+    return id_of_order(fields[1])
+
+
 def _ids_holding(records: Iterable[MemoryRecord], phrases: Sequence[Sequence[str]]) -> list[str]:
     return [
         each.id
@@ -668,6 +723,12 @@ def _limit(max_distance: float) -> float:
     """Return what a distance must be below to be ``max_distance`` or less once it is rounded."""
     capped = max(-1e12, min(max_distance, 1e12))
     return (math.floor(capped * _DECIMALS + 1e-4) + 0.5) / _DECIMALS
+
+
+def _next_read(payloads: Sequence[bytes]) -> int:
+    """Return how many records to ask for next, after those of ``payloads``."""
+    mean = sum(map(len, payloads)) / len(payloads) if payloads else 0
+    return min(_LARGEST_READ, max(_PART, int(_READ_BYTES / max(mean, 1))))
 
 
 async def _decoded(payloads: Sequence[bytes]) -> list[MemoryRecord]:

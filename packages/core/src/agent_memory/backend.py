@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, Unpack
 
@@ -78,7 +78,7 @@ from agent_memory.primitives import (
 )
 from agent_memory.recency import RecencyParams
 from agent_memory.scope import Scope
-from agent_memory.vectors import Vector, pack_vectors
+from agent_memory.vectors import Vector, pack_vector, pack_vectors
 
 __all__ = [
     "LIST_TAG_FIELDS",
@@ -191,15 +191,16 @@ class Backend(MemoryVectorDatabase):
         predicate = as_predicate(where, filters)
         async with self._engine():
             ids = await self._list_ids(predicate)
-        for start in range(0, len(ids), _BATCH):
-            batch = ids[start : start + _BATCH]
-            async with self._engine():
-                found = {each.id: each for each in await self._fetch(batch)}
-            for memory_id in batch:
-                record = found.get(memory_id)
-                # Asked again: meanwhile the id may be that of another tenant's memory.
-                if record and (predicate is None or matches(predicate, record)):
-                    yield record
+        async with aclosing(self._fetch_in_parts(ids)) as parts:
+            while True:
+                async with self._engine():
+                    part = await anext(parts, None)
+                if part is None:
+                    return
+                for record in part:
+                    # Asked again: meanwhile the id may be that of another tenant's memory.
+                    if predicate is None or matches(predicate, record):
+                        yield record
 
     async def search_memories(
         self,
@@ -262,7 +263,7 @@ class Backend(MemoryVectorDatabase):
             results,
             total=ranking.total,
             window=window,
-            more=len(ranking.hits) > window.limit,
+            more=ranking.more or len(ranking.hits) > window.limit,
         )
 
     async def ping(self) -> None:
@@ -357,7 +358,14 @@ class Backend(MemoryVectorDatabase):
     async def _embed_query(self, text: str) -> Vector:
         with _embedding_errors(self.embeddings):
             vector = await self.embeddings.aembed_query(text)
-        return self._packed([vector], [text])[0]
+        assert self._fingerprint is not None
+        return pack_vector(
+            vector,
+            text,
+            dimensions=self._fingerprint.dimensions,
+            model=self._fingerprint.model,
+            zero_allowed=self.metric is not Metric.COSINE,
+        )
 
     def _packed(self, vectors: Any, texts: Sequence[str]) -> list[Vector]:
         assert self._fingerprint is not None
@@ -536,6 +544,19 @@ class Backend(MemoryVectorDatabase):
     @abstractmethod
     async def _fetch(self, ids: Sequence[str]) -> Sequence[MemoryRecord]:
         """Return the records with these ids, in any order; ids are unique."""
+
+    async def _fetch_in_parts(
+        self, ids: Sequence[str]
+    ) -> AsyncGenerator[Sequence[MemoryRecord], None]:
+        """Yield the records with these ids, in their order and in parts, without missing ones.
+
+        For iterating. Engines that are waited for may override it, to ask for the next part while
+        one is used.
+        """
+        for start in range(0, len(ids), _BATCH):
+            part = ids[start : start + _BATCH]
+            found = {each.id: each for each in await self._fetch(part)}
+            yield [found[memory_id] for memory_id in part if memory_id in found]
 
     @abstractmethod
     async def _count(self, where: Predicate | None) -> int:

@@ -86,6 +86,8 @@ class Ranking(NamedTuple):
 
     hits: Sequence[Hit]
     total: int | None
+    more: bool = False
+    """There is one more hit, which the window probes for and which was left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class Window:
     probes: bool = False
     """The last hit is wanted only to tell that there is one: any that follows the others will do.
 
-    An engine may heed this or not."""
+    An engine may heed this or not. It may also leave that hit out and say `Ranking.more`."""
 
 
 @dataclass(frozen=True, slots=True)

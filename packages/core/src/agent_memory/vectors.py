@@ -7,12 +7,14 @@ NumPy is not needed here: embeddings may return lists of floats or arrays, and e
 from __future__ import annotations
 
 import math
+import sys
 from array import array
 from collections.abc import Sequence
 from typing import Any, TypeAlias, cast
 
 from agent_memory.errors import EmbeddingError
 
+_HIGH_BYTE = 3 if sys.byteorder == "little" else 0
 _LARGEST_FLOAT32 = 3.4028234663852886e38
 
 Vector: TypeAlias = "memoryview[float]"
@@ -49,7 +51,7 @@ def pack_vectors(
     if _is_clean_matrix(vectors, dimensions, zero_allowed=zero_allowed):
         return _rows_of(vectors, dimensions)
     return [
-        _packed(vector, text, dimensions=dimensions, model=model, zero_allowed=zero_allowed)
+        pack_vector(vector, text, dimensions=dimensions, model=model, zero_allowed=zero_allowed)
         for vector, text in zip(vectors, texts, strict=True)
     ]
 
@@ -70,7 +72,10 @@ def _rows_of(vectors: Any, dimensions: int) -> list[Vector]:
     return [buffer[start : start + dimensions] for start in range(0, len(buffer), dimensions)]
 
 
-def _packed(vector: Any, text: str, *, dimensions: int, model: str, zero_allowed: bool) -> Vector:
+def pack_vector(
+    vector: Any, text: str, *, dimensions: int, model: str, zero_allowed: bool
+) -> Vector:
+    """Return what embeddings returned for one text as a packed vector; see `pack_vectors`."""
     try:
         values = _floats(vector)
     except (TypeError, ValueError, OverflowError) as error:
@@ -81,6 +86,8 @@ def _packed(vector: Any, text: str, *, dimensions: int, model: str, zero_allowed
         raise EmbeddingError(
             f"{model!r} returned {len(values)} dimensions for {_shown(text)}, expected {dimensions}"
         )
+    if _is_ordinary(values.tobytes()):
+        return cast(Vector, memoryview(values).toreadonly())
     # The sum of finite float32 is a finite float64, and anything else spoils it.
     if not math.isfinite(sum(values)):
         raise EmbeddingError(
@@ -91,6 +98,20 @@ def _packed(vector: Any, text: str, *, dimensions: int, model: str, zero_allowed
             f"{model!r} returned a vector of zeros for {_shown(text)}, which has no direction"
         )
     return cast(Vector, memoryview(values).toreadonly())
+
+
+def _is_ordinary(packed: bytes) -> bool:
+    """Tell whether one byte of each number shows that all are finite, and not all of them zero.
+
+    ``False`` says nothing; nearly all vectors are ordinary, and to look at whole numbers takes
+    longer than all else that is done to a query.
+
+    Args:
+        packed: float32 in the machine's byte order.
+    """
+    # Sign and exponent but for its last bit, which are all ones for infinity, NaN and huge numbers.
+    high = packed[_HIGH_BYTE::4]
+    return 0x7F not in high and 0xFF not in high and high.count(0x00) + high.count(0x80) < len(high)
 
 
 def _floats(vector: Any) -> array[float]:
