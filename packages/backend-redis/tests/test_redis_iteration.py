@@ -78,11 +78,49 @@ def test_an_iteration_that_is_cancelled_leaves_nothing_behind(at_once: int) -> N
                     assert await task == _RECORDS
                 assert asyncio.all_tasks() == {asyncio.current_task()}
             assert await iterate() == _RECORDS
-            info = as_mapping(await db._commands.one("FT.INFO", db._layout.index))
-            assert as_mapping(info["cursor_stats"])["index_total"] == 0
 
     with RedisServer() as server, patch.object(search, "_DEEPEST", at_once):
         asyncio.run(scenario(server))
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_cursor_that_nobody_reads_on_is_deleted(redis_url: str, sent: bool) -> None:
+    async def scenario() -> None:
+        async with opened(redis_url, "cursors") as db:
+            await db.add_memories(numbered(0, _RECORDS))
+            execute, asked = db._client.execute_command, asyncio.Event()
+
+            async def never_read(*command: object, **options: object) -> object:
+                if command[:2] == ("FT.CURSOR", "READ"):
+                    asked.set()
+                    if not sent:
+                        task.cancel()
+                    await asyncio.Event().wait()
+                return await execute(*command, **options)
+
+            async def cursors() -> int:
+                info = as_mapping(await db._commands.one("FT.INFO", db._layout.index))
+                return int(as_mapping(info["cursor_stats"])["index_total"])
+
+            async def iterate() -> None:
+                async for _ in db.iter_memories():
+                    pass
+
+            with (
+                patch.object(search, "_DEEPEST", 0),
+                patch.object(db._client, "execute_command", never_read),
+            ):
+                task = asyncio.create_task(iterate())
+                await asked.wait()
+                if sent:
+                    assert await cursors() == 1
+                    task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert await cursors() == 0
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(scenario())
 
 
 def test_a_server_that_dies_under_an_iteration_ends_it_with_an_error() -> None:
