@@ -104,7 +104,7 @@ def test_keys_are_readable() -> None:
 
 @given(record=strategies.records())
 def test_a_payload_holds_the_whole_record(record: MemoryRecord) -> None:
-    [back] = from_payloads([to_payload(record).encode()])
+    [back] = from_payloads([to_payload(record).encode()], MemoryRecord)
     assert differing_fields(back, record) == {}
     assert list(back.__dict__) == list(MemoryRecord.model_fields)
 
@@ -124,13 +124,13 @@ def test_a_payload_holds_the_largest_and_deepest_metadata() -> None:
         -0.0,
     ]
     record = memory("m", metadata={"deep": deep, "numbers": numbers})
-    [back] = from_payloads([to_payload(record).encode()])
+    [back] = from_payloads([to_payload(record).encode()], MemoryRecord)
     assert repr(back.metadata) == repr(record.metadata)
 
 
 def test_records_from_payloads_share_nothing() -> None:
     payload = to_payload(memory("m")).encode()
-    one, other = from_payloads([payload, payload])
+    one, other = from_payloads([payload, payload], MemoryRecord)
     one.metadata["changed"] = True
     one.extraction_strategy_config["changed"] = True
     assert (other.metadata, other.extraction_strategy_config) == ({}, {})

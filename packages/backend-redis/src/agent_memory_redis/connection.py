@@ -212,6 +212,9 @@ class _WaitingPool(ConnectionPool):
         self._pool_timeout = pool_timeout
         self._policy = policy
         self._free = asyncio.Semaphore(self.max_connections)
+        self._idle: list[AbstractConnection] = []
+        """Those that are free and sound. redis-py's pool counts them as in use: to hand one back to
+        it and take it out again takes as long as to send a query."""
         self.connected = 0
         """How many connections were made so far: behind a new one may be another server."""
 
@@ -228,7 +231,9 @@ class _WaitingPool(ConnectionPool):
     ) -> AbstractConnection:
         await _acquired(self._free, self._pool_timeout, self.max_connections)
         try:
-            connection: AbstractConnection = self.get_available_connection()  # type: ignore[no-untyped-call]
+            connection: AbstractConnection = (
+                self._idle.pop() if self._idle else self.get_available_connection()  # type: ignore[no-untyped-call]
+            )
         except BaseException:
             self._free.release()
             raise
@@ -244,9 +249,17 @@ class _WaitingPool(ConnectionPool):
 
     async def release(self, connection: AbstractConnection) -> None:
         try:
-            await super().release(connection)
+            if connection.should_reconnect():  # type: ignore[no-untyped-call]
+                await super().release(connection)
+            else:
+                self._idle.append(connection)
         finally:
             self._free.release()
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        if not inuse_connections:
+            await asyncio.gather(*(each.disconnect() for each in self._idle))
+        await super().disconnect(inuse_connections)
 
 
 class _Sentinels(Sentinel):

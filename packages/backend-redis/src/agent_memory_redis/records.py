@@ -23,14 +23,16 @@ from binascii import unhexlify
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import from_json
 
-from agent_memory import MemoryRecord, MemoryTypeEnum
+from agent_memory import MemoryRecord, MemoryRecordResult, MemoryTypeEnum
 from agent_memory.backend import Vector
 from agent_memory.filters import LIST_TAG_FIELDS, SCALAR_TAG_FIELDS, TIME_FIELDS
 from agent_memory.keywords import terms_of
+
+Kind = TypeVar("Kind", bound=MemoryRecord)
 
 PAYLOAD, VECTOR, DIGEST = "payload", "vector", "digest"
 TAGS, WORDS, ORDER, HASH_START = "tags", "words", "order", "hash_start"
@@ -249,6 +251,10 @@ _USUAL: dict[str, Any] = {
 }
 _ABSENT: dict[str, Any] = {name: _USUAL.get(name) for name in MemoryRecord.model_fields}
 """What a payload leaves out, in the order that fields have in a record."""
+_ABSENT_OF = {
+    kind: {name: _USUAL.get(name) for name in kind.model_fields}
+    for kind in (MemoryRecord, MemoryRecordResult)
+}
 
 
 def to_payload(record: MemoryRecord) -> str:
@@ -260,18 +266,20 @@ def to_payload(record: MemoryRecord) -> str:
     return _encoded(values)
 
 
-def from_payloads(payloads: Sequence[bytes]) -> list[MemoryRecord]:
+def from_payloads(payloads: Sequence[bytes], kind: type[Kind]) -> list[Kind]:
     """Return the records of several payloads; they were validated when they were stored."""
-    all_given = from_json(b"[%b]" % b",".join(payloads))
-    return MemoryRecord.all_from_trusted(map(_fields, all_given))
+    # Few values come again soon enough to be worth remembering; the names of fields do.
+    all_given = from_json(b"[%b]" % b",".join(payloads), cache_strings="keys")
+    absent = _ABSENT_OF[kind]
+    return kind.all_from_trusted([_fields(given, absent) for given in all_given])
 
 
 _moment = datetime.fromisoformat
 
 
-def _fields(given: dict[str, Any]) -> dict[str, Any]:
+def _fields(given: dict[str, Any], absent: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {
-        **_ABSENT, "metadata": {}, "extraction_strategy_config": {}, **given,
+        **absent, "metadata": {}, "extraction_strategy_config": {}, **given,
     }  # fmt: skip
     fields["created_at"] = _moment(fields["created_at"])
     fields["last_accessed"] = _moment(fields["last_accessed"])

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from agent_memory import MemoryRecord, RecencyParams
+from agent_memory import MemoryRecord, MemoryRecordResult, RecencyParams
 from agent_memory.backend import (
     Hit,
     HybridQuery,
@@ -40,6 +40,7 @@ from agent_memory_redis.records import (
     PAYLOAD,
     TIME_DIGITS,
     VECTOR,
+    Kind,
     from_payloads,
     id_of_order,
     times_of_order,
@@ -147,7 +148,7 @@ class Searches:
             ids = (await self.listed_ids(where))[offset : offset + limit]
             return await self.fetch(ids), total
         payloads, total = await self._listed(where, "ASC", offset, limit)
-        return await _decoded(payloads), total
+        return await _decoded(payloads, MemoryRecordResult), total
 
     async def _page_from_the_end(
         self, where: Predicate | None, offset: int, limit: int
@@ -163,7 +164,7 @@ class Searches:
         payloads, seen = await self._listed(where, "DESC", behind, min(limit, total - offset))
         if seen != total:  # others have written meanwhile, and the page lies elsewhere
             return None
-        return await _decoded(payloads[::-1]), total
+        return await _decoded(payloads[::-1], MemoryRecordResult), total
 
     async def _listed(
         self, where: Predicate | None, direction: str, offset: int, limit: int
@@ -214,7 +215,7 @@ class Searches:
         records: list[MemoryRecord] = []
         for start in range(0, len(ids), _BATCH):
             payloads = [each for each in await self._payloads(ids[start : start + _BATCH]) if each]
-            records += await _decoded(payloads)
+            records += await _decoded(payloads, MemoryRecord)
         return records
 
     async def fetch_in_parts(
@@ -238,7 +239,7 @@ class Searches:
                 for first in range(0, len(payloads), _PART):
                     if first % _TURN == 0:  # for that to be sent, and for others to have their turn
                         await asyncio.sleep(0)
-                    yield await _decoded(payloads[first : first + _PART])
+                    yield await _decoded(payloads[first : first + _PART], MemoryRecord)
         finally:
             if reading is not None:
                 reading.cancel()
@@ -285,8 +286,9 @@ class Searches:
 
     async def _hits(self, query: SemanticQuery, page: Sequence[Found], extra: str) -> list[Hit]:
         if extra == PAYLOAD:
-            records = await _decoded([each.extra for each in page])
-            return [Hit(record, each.dist) for record, each in zip(records, page, strict=True)]
+            records = await _decoded([each.extra for each in page], MemoryRecordResult)
+            dists = [each.dist for each in page]
+            return [*map(Hit, records, dists)]
         by_id = await self._fetched(query.where, [each.memory_id for each in page])
         return [Hit(by_id[each.memory_id], each.dist) for each in page if each.memory_id in by_id]
 
@@ -494,18 +496,19 @@ class Searches:
         # What `_dist` and `Layout.memory_id` do is written out for the usual case, and so is what
         # `Found` does: every search waits for this.
         squared, rounded_down, new = self._metric is Metric.L2, math.floor, tuple.__new__
+        name_of_distance, decimals = _DISTANCE_NAME, _DECIMALS
         start, memory_id = self._layout.prefix_bytes, self._layout.memory_id
         found = []
         for key, fields in zip(reply[1::2], reply[2::2], strict=True):
             if not fields or len(fields) < 4:  # deleted while the engine answered
                 continue
             name, said, _, extra = fields
-            if name != _DISTANCE_NAME:  # which of the two comes first is the engine's choice
+            if name != name_of_distance:  # which of the two comes first is the engine's choice
                 said, extra = extra, said
             dist = (
                 self._dist(said)
                 if squared
-                else rounded_down(float(said) * _DECIMALS + 0.5) / _DECIMALS + 0.0
+                else rounded_down(float(said) * decimals + 0.5) / decimals + 0.0
             )
             given = memory_id(key) if b"%" in key else key[start:].decode()
             found.append(new(Found, (dist, given, extra)))
@@ -731,10 +734,10 @@ def _next_read(payloads: Sequence[bytes]) -> int:
     return min(_LARGEST_READ, max(_PART, int(_READ_BYTES / max(mean, 1))))
 
 
-async def _decoded(payloads: Sequence[bytes]) -> list[MemoryRecord]:
+async def _decoded(payloads: Sequence[bytes], kind: type[Kind]) -> list[Kind]:
     if sum(map(len, payloads)) <= _INLINE_BYTES:
-        return from_payloads(payloads)
-    return await asyncio.to_thread(from_payloads, payloads)
+        return from_payloads(payloads, kind)
+    return await asyncio.to_thread(from_payloads, payloads, kind)
 
 
 async def offload(size: int, work: Callable[[], _T]) -> _T:

@@ -56,6 +56,8 @@ def checked_query(query: object) -> str:
 
 def checked_mode(mode: object) -> SearchMode:
     """Return the search mode of this name."""
+    if type(mode) is SearchMode:
+        return mode
     try:
         return SearchMode(mode)  # type: ignore[arg-type]
     except ValueError:
@@ -66,6 +68,14 @@ def checked_mode(mode: object) -> SearchMode:
 
 def checked_window(limit: object, offset: object, *, with_total: object) -> Window:
     """Return which part of a ranking is asked for; what no space holds is cut down."""
+    if (  # as nearly always
+        type(limit) is int
+        and type(offset) is int
+        and type(with_total) is bool
+        and 1 <= limit <= _LARGEST
+        and 0 <= offset <= _LARGEST
+    ):
+        return Window(offset, limit, with_total)
     for name, value, least in (("limit", limit, 1), ("offset", offset, 0)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise InvalidArgumentError(

@@ -16,7 +16,6 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import replace
 from typing import Any, Literal, TypeVar, Unpack
 
 from agent_memory.arguments import (
@@ -104,6 +103,7 @@ __all__ = [
 _T = TypeVar("_T")
 
 _BATCH = 500
+_SCORE_TYPES = {each: ScoreType(each.value) for each in SearchMode}
 
 
 class Backend(MemoryVectorDatabase):
@@ -341,7 +341,7 @@ class Backend(MemoryVectorDatabase):
     async def _embed_documents(self, texts: Sequence[str]) -> list[Vector]:
         # Equal texts are common ("ok", "thanks") and have equal vectors.
         unique = list(dict.fromkeys(texts))
-        with _embedding_errors(self.embeddings):
+        with _EmbeddingErrors(self.embeddings):
             vectors = await self.embeddings.aembed_documents(unique)
         packed = await offload(len(unique), lambda: self._packed(vectors, unique))
         if len(unique) == len(texts):
@@ -356,7 +356,7 @@ class Backend(MemoryVectorDatabase):
         return {each.id: vector for each, vector in zip(records, vectors, strict=True)}
 
     async def _embed_query(self, text: str) -> Vector:
-        with _embedding_errors(self.embeddings):
+        with _EmbeddingErrors(self.embeddings):
             vector = await self.embeddings.aembed_query(text)
         assert self._fingerprint is not None
         return pack_vector(
@@ -425,7 +425,7 @@ class Backend(MemoryVectorDatabase):
             (record, dist, score_of(dist) if score is None and dist is not None else score)
             for record, dist, score in hits
         ]
-        return as_results(found, ScoreType(mode.value))
+        return as_results(found, _SCORE_TYPES[mode])
 
     # --- life --------------------------------------------------------------------------------
 
@@ -457,7 +457,7 @@ class Backend(MemoryVectorDatabase):
             if failure is not None and failed > failed_before:
                 # While this call waited for its turn; another attempt would take as long again.
                 raise failure
-            with _embedding_errors(self.embeddings):
+            with _EmbeddingErrors(self.embeddings):
                 dimensions = await asyncio.to_thread(lambda: self.embeddings.dimensions)
             ours = Fingerprint(
                 self.embeddings.model,
@@ -584,7 +584,7 @@ class Backend(MemoryVectorDatabase):
         """
 
         async def rank(part: Window) -> Ranking:
-            return await self._rank_semantic(replace(query, window=part))
+            return await self._rank_semantic(query._replace(window=part))
 
         return await self._by_recency(rank, recency, query.window)
 
@@ -638,6 +638,26 @@ class _Call:
         backend._raise_in_our_terms(error)
 
 
+class _EmbeddingErrors:
+    """Makes whatever embeddings raise an `EmbeddingError` with its cause. A class, as above."""
+
+    __slots__ = ("_embeddings",)
+
+    def __init__(self, embeddings: Embeddings) -> None:
+        self._embeddings = embeddings
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, AgentMemoryError):
+            raise EmbeddingError(
+                f"the embeddings {self._embeddings.model!r} failed: {type(error).__name__}: {error}"
+            ) from error
+
+
 # --- shaping of answers ------------------------------------------------------------------------
 
 
@@ -652,16 +672,3 @@ def _page(
 
 def _described(fingerprint: Fingerprint) -> str:
     return f"{fingerprint.model!r}, {fingerprint.dimensions} dimensions, {fingerprint.metric.value}"
-
-
-@contextmanager
-def _embedding_errors(embeddings: Embeddings) -> Iterator[None]:
-    """Make whatever embeddings raise an `EmbeddingError` with the cause attached."""
-    try:
-        yield
-    except AgentMemoryError:
-        raise
-    except Exception as error:
-        raise EmbeddingError(
-            f"the embeddings {embeddings.model!r} failed: {type(error).__name__}: {error}"
-        ) from error

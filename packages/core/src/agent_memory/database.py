@@ -264,15 +264,16 @@ def as_results(
     """Return records, each with its distance and score, as results.
 
     They came out of an engine, so they are not validated again. The results take the records'
-    fields over: do not use the records afterwards.
+    fields over: do not use the records afterwards. Records that are results already stay the same.
     """
-
-    all_fields = []
+    results: list[MemoryRecordResult] = []
     for record, dist, score in found:
         fields = record.__dict__
         fields["dist"], fields["score"], fields["score_type"] = dist, score, score_type
-        all_fields.append(fields)
-    return MemoryRecordResult.all_from_trusted(all_fields)
+        if type(record) is not MemoryRecordResult:
+            record = MemoryRecordResult.from_trusted(fields)
+        results.append(record)
+    return results
 
 
 def narrowed(arguments: Mapping[str, Any], narrower: Filter) -> dict[str, Any]:

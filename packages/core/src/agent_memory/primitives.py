@@ -90,8 +90,7 @@ class Ranking(NamedTuple):
     """There is one more hit, which the window probes for and which was left out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """Which part of a ranking is wanted."""
 
     offset: int
@@ -103,8 +102,7 @@ class Window:
     An engine may heed this or not. It may also leave that hit out and say `Ranking.more`."""
 
 
-@dataclass(frozen=True, slots=True)
-class SemanticQuery:
+class SemanticQuery(NamedTuple):
     """Nearest first, ties by id."""
 
     vector: Vector
@@ -114,8 +112,7 @@ class SemanticQuery:
     window: Window
 
 
-@dataclass(frozen=True, slots=True)
-class KeywordQuery:
+class KeywordQuery(NamedTuple):
     """Records that hold the keywords, the best match first with a score of 1.0, ties by id."""
 
     keywords: Keywords
@@ -123,8 +120,7 @@ class KeywordQuery:
     window: Window
 
 
-@dataclass(frozen=True, slots=True)
-class HybridQuery:
+class HybridQuery(NamedTuple):
     """Every matching record, by ``alpha * semantic score + (1 - alpha) * keyword score``.
 
     A record without the keywords has a keyword score of 0. Ties go by distance, then by id.
