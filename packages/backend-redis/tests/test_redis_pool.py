@@ -449,3 +449,29 @@ def test_closing_leaves_no_connection_behind() -> None:
     for cluster in (False, True):
         with RedisServer(cluster=cluster) as server:
             asyncio.run(scenario(server, f"{server.url}?cluster={cluster}"))
+
+
+@pytest.mark.parametrize("in_use", [False, True])
+def test_disconnecting_means_those_that_wait_and_if_asked_those_in_use(in_use: bool) -> None:
+    """As redis-py does when the primary has moved, and when a client is closed."""
+
+    async def scenario(server: RedisServer) -> None:
+        async with connected(server.url) as client:
+            pool = client.connection_pool
+            await asyncio.gather(*(client.ask(("PING",)) for _ in range(20)))
+            waiting = clients_of(server) - 1
+            used = await pool.get_connection()
+            assert waiting > 1
+            await pool.disconnect(inuse_connections=in_use)
+            for _ in range(100):
+                if clients_of(server) == (0 if in_use else 1):
+                    break
+                await asyncio.sleep(0.01)
+            assert clients_of(server) == (0 if in_use else 1)
+            await pool.release(used)
+            assert await asyncio.gather(*(client.ask(("PING",)) for _ in range(20))) == (
+                [[b"PONG"]] * 20
+            )
+
+    with RedisServer() as server:
+        asyncio.run(scenario(server))
