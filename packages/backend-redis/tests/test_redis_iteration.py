@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from typing import cast
 from unittest.mock import patch
 
 import pytest
 from redis_server import RedisServer
 
-from agent_memory import BackendUnavailableError
+from agent_memory import BackendUnavailableError, MemoryRecord
 from agent_memory_redis import RedisBackend, create, search
 from agent_memory_redis.schema import as_mapping
 from agent_memory_redis.search import Searches
@@ -32,7 +34,7 @@ def test_what_is_deleted_meanwhile_is_left_out_and_the_rest_comes_once_in_order(
             whole = [each.id async for each in db.iter_memories()]
             assert sorted(whole) == sorted(each.id for each in numbered(0, _RECORDS))
             gone = whole[-40:]  # what comes sooner may have been read ahead
-            seen = []
+            seen: list[str] = []
             async for each in db.iter_memories():
                 if not seen:
                     await db.delete_memories(gone)
@@ -47,7 +49,9 @@ def test_an_iteration_that_is_left_early_leaves_nothing_behind(redis_url: str, a
     async def scenario() -> None:
         async with opened(redis_url, "left early") as db:
             await db.add_memories(numbered(0, _RECORDS))
-            async with aclosing(db.iter_memories()) as records:
+            async with aclosing(
+                cast(AsyncGenerator[MemoryRecord, None], db.iter_memories())
+            ) as records:
                 for _ in range(after):
                     await anext(records)
             assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -13,13 +13,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
-from agent_memory import BackendError, EmbeddingMismatchError, MemoryRecord
+from agent_memory import (
+    BackendError,
+    BackendUnavailableError,
+    EmbeddingMismatchError,
+    MemoryRecord,
+)
 from agent_memory.filters import TIME_FIELDS
 from agent_memory.models import MAX_JSON_DEPTH
 from agent_memory_redis import RedisBackend, create
+from agent_memory_redis.opening import Opener
 from agent_memory_redis.records import from_payloads, to_payload
-from agent_memory_redis.schema import Layout, Stamp
+from agent_memory_redis.schema import (
+    Layout,
+    Stamp,
+    VectorIndex,
+    create_command,
+    create_counting_command,
+)
 from agent_memory_testkit import strategies
 from agent_memory_testkit.embedders import ExactEmbeddings
 from agent_memory_testkit.model import differing_fields
@@ -300,8 +313,11 @@ def test_a_space_that_others_made_anew_is_not_mixed_with_theirs(
             db._layout.fingerprint_key,
             '{"schema": 1, "model": "other", "dimensions": 8, "metric": "cosine"}',
         )
-        with pytest.raises(EmbeddingMismatchError, match="'other'"):
-            await db.search_memories("<0>")
+        for _ in range(2):
+            with pytest.raises(EmbeddingMismatchError, match="'other'"):
+                await db.search_memories("<0>")
+            with pytest.raises(EmbeddingMismatchError, match="'other'"):
+                await db.add_memories([memory("n")])
 
     with_space(scenario)
 
@@ -338,9 +354,11 @@ def test_a_fingerprint_that_is_lost_under_a_handle_is_put_back(
 ) -> None:
     async def scenario(db: RedisBackend, client: Client) -> None:
         await db.add_memories([memory("m")])
-        before = await client.getdel(db._layout.fingerprint_key)
+        before = Stamp.read((await client.getdel(db._layout.fingerprint_key)).decode())
         await db.add_memories([memory("n")])
-        assert await client.get(db._layout.fingerprint_key) == before
+        after = Stamp.read((await client.get(db._layout.fingerprint_key)).decode())
+        assert after.is_finished
+        assert after.fingerprint == before.fingerprint
         assert await db.count_memories() == await _total(db) == 2
 
     with_space(scenario)
@@ -402,15 +420,92 @@ def test_what_is_written_just_before_others_make_the_space_anew_is_found(
         await drop_space(client, db._layout)
         restore = db._commands.restore
 
-        async def after_others() -> None:
+        async def after_others(made: int) -> None:
             async with create(ExactEmbeddings(), space="schema tests", url=redis_url) as other:
                 assert await other.count_memories() == 0  # the server skipped what is there
-            await restore()
+            await restore(made)
 
         monkeypatch.setattr(db._commands, "restore", after_others)
         await db.add_memories([memory("n")])
         assert [each.id async for each in db.iter_memories()] == ["n"]
         assert await db.count_memories() == await _total(db) == 1
+
+    with_space(scenario)
+
+
+def test_what_is_written_just_before_others_make_the_space_anew_is_found_whoever_notices_first(
+    with_space: Callable[[Scenario], None], redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        await db.add_memories([memory("m")])
+        await drop_space(client, db._layout)
+        keyed = db._commands.keyed
+
+        async def interrupted(commands: Any) -> Any:
+            """Send what writes; others open the space; another call notices; send what looks."""
+            monkeypatch.setattr(db._commands, "keyed", keyed)
+            replies = await keyed(commands[:-1])
+            async with create(ExactEmbeddings(), space="schema tests", url=redis_url) as other:
+                assert await other.count_memories() == 0  # the server skipped what is there
+            await db.add_memories([memory("o")])
+            return [*replies, *await keyed(commands[-1:])]
+
+        monkeypatch.setattr(db._commands, "keyed", interrupted)
+        await db.add_memories([memory("n")])
+        assert [each.id async for each in db.iter_memories()] == ["n", "o"]
+        assert await db.count_memories() == await _total(db) == 2
+
+    with_space(scenario)
+
+
+@pytest.mark.parametrize("seen", ["before", "after"])
+def test_a_space_that_is_emptied_while_it_is_opened_is_whole_all_the_same(
+    seen: str,
+    with_space: Callable[[Scenario], None],
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        await db.add_memories([memory("m")])
+        stamp = Stamp.read((await client.get(db._layout.fingerprint_key)).decode())
+        stored = Opener._stored
+
+        async def emptied(self: Opener) -> Stamp | None:
+            """The server is emptied, and others begin to make the space anew."""
+            monkeypatch.setattr(Opener, "_stored", stored)
+            found = await stored(self) if seen == "before" else None
+            await drop_space(client, db._layout)
+            await client.set(db._layout.fingerprint_key, Stamp.new(stamp.fingerprint).text)
+            return found or await stored(self)
+
+        monkeypatch.setattr(Opener, "_stored", emptied)
+        async with create(ExactEmbeddings(), space="schema tests", url=redis_url) as other:
+            await other.add_memories([memory("n")])
+            for command in (
+                create_command(db._layout, stamp.fingerprint, VectorIndex(), scan=False),
+                create_counting_command(db._layout, scan=False),
+            ):
+                with pytest.raises(ResponseError, match="already exists"):  # what others do next
+                    await client.execute_command(*command)
+            assert await other.count_memories() == await _total(other) == 1
+
+    with_space(scenario)
+
+
+def test_a_space_that_is_emptied_again_and_again_is_not_opened(
+    with_space: Callable[[Scenario], None], redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(db: RedisBackend, client: Client) -> None:
+        finished = Opener._finished
+
+        async def emptied(self: Opener, stamp: Stamp) -> bool:
+            await drop_space(client, db._layout)
+            return await finished(self, stamp)
+
+        monkeypatch.setattr(Opener, "_finished", emptied)
+        async with create(ExactEmbeddings(), space="schema tests", url=redis_url) as other:
+            with pytest.raises(BackendUnavailableError, match="is gone again"):
+                await other.count_memories()
 
     with_space(scenario)
 

@@ -142,7 +142,7 @@ class RedisBackend(Backend):
             space=self.space,
             patience=self._settings.timeout,
         )
-        self._stamp = await self._opener.prepared(fingerprint, known=None)
+        self._stamp = await self._opener.prepared(fingerprint, again=False)
         stored = self._stamp.fingerprint
         if stored == fingerprint:
             await self._warn_of_eviction()
@@ -158,14 +158,15 @@ class RedisBackend(Backend):
         """Make sure again that the space is there and whole, which a call has found otherwise."""
         fingerprint = self._fingerprint
         assert fingerprint is not None
-        self._stamp = await self._opener.prepared(fingerprint, known=self._stamp)
-        stored = self._stamp.fingerprint
+        stamp = await self._opener.prepared(fingerprint, again=True)
+        stored = stamp.fingerprint
         if stored != fingerprint:
             raise EmbeddingMismatchError(
                 f"the space {self.space!r} was made anew by others, for vectors of "
                 f"{stored.model!r}, {stored.dimensions} dimensions, {stored.metric.value}: close "
                 f"this handle"
             )
+        self._stamp = stamp
 
     async def _warn_of_eviction(self) -> None:
         policy = await eviction_policy(self._client)
@@ -222,20 +223,24 @@ class RedisBackend(Backend):
         They do not if the server was emptied under this handle, and the indexes are gone or were
         made anew by others, who did not expect that there are records.
         """
+        if self._commands.is_cluster:  # the indexes were made of all that is there
+            return await self._commands.keyed(commands)
         stamp = ("GET", self._layout.fingerprint_key)
+        known, made = self._stamp, self._commands.indexes_made
         *replies, found = await self._commands.keyed([*commands, stamp])
         attempts_left = _ATTEMPTS
-        while found != self._stamp.text.encode():
+        while found != known.text.encode():
             if not attempts_left:
                 raise BackendUnavailableError(
                     f"the space {self.space!r} is made anew again and again: is the server being "
                     f"emptied? Try again in a moment"
                 )
             attempts_left -= 1
-            await self._commands.restore()
+            await self._commands.restore(made)
             touches = [
                 ("EVAL", scripts.TOUCH, 1, self._layout.key(each.record.id)) for each in rows
             ]
+            known, made = self._stamp, self._commands.indexes_made
             *_, found = await self._commands.keyed([*touches, stamp])
         return replies
 

@@ -35,9 +35,10 @@ class Commands:
 
     Args:
         client: the client.
-        restore: makes the index anew, and returns when it is whole. Called when a query finds
-            none, as after the server was restarted without its data, or emptied; that query and
-            all that were asked meanwhile are asked again then.
+        restore: makes the indexes anew that are missing, and returns when they are whole. Called
+            when a query finds none, or a write another space than before, as after the server was
+            restarted without its data, or emptied; queries that were asked meanwhile are asked
+            again then.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class Commands:
         self.is_cluster = isinstance(client, RedisCluster)
         self._cursors = asyncio.Semaphore(_CURSORS)
         self._restoring = asyncio.Lock()
-        self._indexes_made = 0
+        self.indexes_made = 0
+        """How often they were looked for, and made if they were missing."""
         self._trusted = 0
         """How many connections there had been when the index was last seen to be whole."""
 
@@ -94,7 +96,7 @@ class Commands:
         while True:
             if self._restoring.locked() or self._trusted != self._client.connected:
                 await self._wait_for_the_index()
-            made = self._indexes_made
+            made = self.indexes_made
             try:
                 answer = await ask()
             except exceptions.ResponseError as error:
@@ -103,17 +105,17 @@ class Commands:
                     raise
                 await self.restore(made)
             else:
-                if made == self._indexes_made and self._trusted == self._client.connected:
+                if made == self.indexes_made and self._trusted == self._client.connected:
                     return answer
 
-    async def restore(self, made: int | None = None) -> None:
-        """Make sure that the index is whole, unless it was made since there were ``made`` of them.
+    async def restore(self, made: int) -> None:
+        """Make sure that the indexes are whole, unless that was done since `indexes_made` was so.
 
         Queries that are answered meanwhile are asked again.
         """
         async with self._restoring:
-            if made in (None, self._indexes_made):
-                self._indexes_made += 1
+            if made == self.indexes_made:
+                self.indexes_made += 1
                 await self._restore()
 
     async def _wait_for_the_index(self) -> None:
@@ -152,10 +154,11 @@ class Commands:
                 await asyncio.sleep(0)  # for that to be sent
                 rows += map(made, reply[1:])
                 reply, cursor = await reading
-            except asyncio.CancelledError:
+            except BaseException:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
-                with suppress(exceptions.ResponseError):  # it may have come to its end
+                # It may have come to its end; and what is under way matters more.
+                with suppress(exceptions.RedisError, OSError):
                     await execute("FT.CURSOR", "DEL", index, cursor, **where)
                 raise
         rows += map(made, reply[1:])

@@ -238,8 +238,11 @@ class _WaitingPool(ConnectionPool):
             self._free.release()
             raise
         try:
-            # Nothing was sent so far, whatever the command is.
-            await self._policy.run(lambda: self.ensure_connection(connection), _may_connect_later)
+            if not await _is_ready(connection):
+                # Nothing was sent so far, whatever the command is.
+                await self._policy.run(
+                    lambda: self.ensure_connection(connection), _may_connect_later
+                )
         except BaseException as error:
             await self.release(connection)
             if isinstance(error, exceptions.ConnectionError) and _may_connect_later(error):
@@ -260,6 +263,14 @@ class _WaitingPool(ConnectionPool):
         if not inuse_connections:
             await asyncio.gather(*(each.disconnect() for each in self._idle))
         await super().disconnect(inuse_connections)
+
+
+async def _is_ready(connection: AbstractConnection) -> bool:
+    """Tell whether a connection is open and nothing is left to be read from it."""
+    try:
+        return connection.is_connected and not await connection.can_read()
+    except (OSError, exceptions.RedisError):  # closed by the other side
+        return False
 
 
 class _Sentinels(Sentinel):

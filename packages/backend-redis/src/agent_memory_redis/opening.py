@@ -6,7 +6,8 @@ was dropped, and is made of the records that are there. Where there was none, th
 empty: to look for records, the server would look at all its keys, which are many where others use
 it, too. If there are records all the same, they are of a handle that was open when the server was
 emptied. It will find the stamp to be another one, and tell the indexes of what it wrote before it
-acknowledges that (`RedisBackend._written`).
+acknowledges that (`RedisBackend._written`). A cluster has no one moment at which it is empty, so
+there the indexes are always made of what is there.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from agent_memory_redis.schema import (
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.2
 """Seconds between looking whether an index is built."""
 
-_Infos = dict[str, dict[str, Any] | None]
+_ATTEMPTS = 4
+"""How often a space is looked at while others empty the server."""
 
 
 class Opener:
@@ -66,57 +68,76 @@ class Opener:
         self._space = space
         self._patience = patience
 
-    async def prepared(self, ours: Fingerprint, *, known: Stamp | None) -> Stamp:
+    async def prepared(self, ours: Fingerprint, *, again: bool) -> Stamp:
         """Return the stamp of the space once its indexes are there and whole.
 
         Or the stamp as it is, if it is for vectors of another kind than ``ours``.
 
         Args:
             ours: what the vectors are.
-            known: the stamp that the space had before, if it was open already.
+            again: whether it was open already, so that there may be records whatever is gone.
 
         Raises:
             BackendError: there are indexes of others, or of another kind.
             BackendUnavailableError: an index is still being built, or all is being deleted.
         """
-        layout = self._layout
-        names = [layout.index]
-        if not self._commands.is_cluster:
-            names.append(layout.counting_index)
-        infos = {name: await self._info(name) for name in names}
-        stamp = await self._stored()
-        if stamp is None:
-            stamp = await self._agreed(self._next_stamp(ours, infos, known))
-        if stamp.fingerprint != ours:
-            return stamp
-        scan = stamp.is_finished or known is not None
-        made = {}
-        for name in names:
-            info = infos[name]
-            if name == layout.index:
-                info = info or await self._created(
-                    create_command(layout, ours, self._vectors, scan=scan)
-                )
-                check_index(layout, info, ours, self._vectors)
-            else:
-                info = info or await self._created(create_counting_command(layout, scan=scan))
-                check_keys(layout, name, info)
-            made[name] = info
-        await self._wait_until_built(made)
-        return stamp if stamp.is_finished else await self._finished(stamp)
+        for _ in range(_ATTEMPTS):
+            stamp = await self._stored() or await self._agreed(ours, again=again)
+            if stamp.fingerprint != ours:
+                return stamp
+            # On a cluster writers do not look at the stamp, which says nothing of a single node.
+            scan = stamp.is_finished or again or self._commands.is_cluster
+            await self._wait_until_built(await self._indexes(ours, scan=scan))
+            # Only if it is still the same stamp, all that was seen in between was of one space.
+            if await self._finished(stamp):
+                return stamp.finished()
+            again = True
+        raise self._vanished(f"the key {self._layout.fingerprint_key!r}")
 
-    def _next_stamp(self, ours: Fingerprint, infos: _Infos, known: Stamp | None) -> Stamp:
-        """Return the stamp to store where there is none."""
-        there = [name for name, info in infos.items() if info is not None]
-        if not there:
-            return Stamp.new(ours)
-        if known is None:
+    async def _indexes(self, ours: Fingerprint, *, scan: bool) -> dict[str, dict[str, Any]]:
+        """Return what the indexes are, made if they are missing, by their names."""
+        layout = self._layout
+        info = await self._info(layout.index)
+        if info is None:
+            info = await self._created(create_command(layout, ours, self._vectors, scan=scan))
+        check_index(layout, info, ours, self._vectors)
+        indexes = {layout.index: info}
+        if not self._commands.is_cluster:
+            info = await self._info(layout.counting_index)
+            if info is None:
+                info = await self._created(create_counting_command(layout, scan=scan))
+            check_keys(layout, layout.counting_index, info)
+            indexes[layout.counting_index] = info
+        return indexes
+
+    async def _agreed(self, ours: Fingerprint, *, again: bool) -> Stamp:
+        """Store a stamp where there is none, if no other process is faster; return what is stored.
+
+        Raises:
+            BackendError: there are indexes, and nothing says whose.
+        """
+        key = self._layout.fingerprint_key
+        there = await self._index_that_is_there()
+        stored = await self._stored()  # once more: who made that index has stored it before
+        if stored is not None:
+            return stored
+        if there is not None and not again:
             raise BackendError(
-                f"there is an index {there[0]!r}, and the key {self._layout.fingerprint_key!r}, "
-                f"which says whose vectors it holds, is missing. If the index is not of this "
-                f"backend, choose another index_name or space; if the key was lost, restore it"
+                f"there is an index {there!r}, and the key {key!r}, which says whose vectors it "
+                f"holds, is missing. If the index is not of this backend, choose another "
+                f"index_name or space; if the key was lost, restore it"
             )
-        return known  # the key was lost under this handle, evicted perhaps; the rest is there
+        await self._commands.one("SET", key, Stamp.new(ours).text, "NX")
+        stored = await self._stored()
+        if stored is None:
+            raise self._vanished(f"the key {key!r}")
+        return stored
+
+    async def _index_that_is_there(self) -> str | None:
+        for name in (self._layout.index, self._layout.counting_index):
+            if await self._info(name) is not None:
+                return name
+        return None
 
     async def _stored(self) -> Stamp | None:
         text = await self._commands.one("GET", self._layout.fingerprint_key)
@@ -130,21 +151,13 @@ class Opener:
             )
         return stored
 
-    async def _agreed(self, stamp: Stamp) -> Stamp:
-        """Store ``stamp`` if no other process was faster; return what is stored."""
-        await self._commands.one("SET", self._layout.fingerprint_key, stamp.text, "NX")
-        stored = await self._stored()
-        if stored is None:
-            raise self._vanished(f"the key {self._layout.fingerprint_key!r}")
-        return stored
-
-    async def _finished(self, stamp: Stamp) -> Stamp:
+    async def _finished(self, stamp: Stamp) -> bool:
+        """Finish the stamp if need be; tell whether the space is still the one of this stamp."""
         finished = stamp.finished()
-        key = self._layout.fingerprint_key
-        await self._commands.one("EVAL", scripts.FINISH, 1, key, stamp.text, finished.text)
-        if await self._stored() != finished:  # as it is if another process has finished it
-            raise self._vanished(f"the key {key!r}")
-        return finished
+        if not stamp.is_finished:
+            key = self._layout.fingerprint_key
+            await self._commands.one("EVAL", scripts.FINISH, 1, key, stamp.text, finished.text)
+        return await self._stored() == finished  # as it is if another process has finished it
 
     async def _created(self, command: Sequence[Any]) -> dict[str, Any]:
         """Make an index, unless another process makes it just now; return what it is."""

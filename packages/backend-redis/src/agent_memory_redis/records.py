@@ -249,12 +249,12 @@ _USUAL: dict[str, Any] = {
     "extraction_strategy": "discrete",
     "extraction_strategy_config": {},
 }
-_ABSENT: dict[str, Any] = {name: _USUAL.get(name) for name in MemoryRecord.model_fields}
-"""What a payload leaves out, in the order that fields have in a record."""
-_ABSENT_OF = {
+_ABSENT_OF: dict[type[MemoryRecord], dict[str, Any]] = {
     kind: {name: _USUAL.get(name) for name in kind.model_fields}
     for kind in (MemoryRecord, MemoryRecordResult)
 }
+"""What a payload leaves out, in the order that fields have in a record."""
+_ABSENT = _ABSENT_OF[MemoryRecord]
 
 
 def to_payload(record: MemoryRecord) -> str:

@@ -251,7 +251,8 @@ class Stamp:
     """What is stored beside the indexes of a space: whose vectors they hold, and which space it is.
 
     A space that was emptied and made anew has another stamp, even if its vectors are of the same
-    kind. So who finds the stamp unchanged after writing knows that the indexes saw the writing.
+    kind. So who finds the stamp unchanged after writing knows that the indexes saw the writing, or
+    will when they are made anew of the records.
     """
 
     text: str
@@ -275,8 +276,10 @@ class Stamp:
 
     def finished(self) -> Stamp:
         """Return the stamp of the same space once its indexes are there."""
+        if self.is_finished:
+            return self
         values = json.loads(self.text)
-        values.pop(_UNFINISHED, None)
+        del values[_UNFINISHED]
         return Stamp.read(json.dumps(values))
 
 

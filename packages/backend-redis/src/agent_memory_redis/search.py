@@ -185,15 +185,16 @@ class Searches:
         # Sorting makes the engine look at all matches before it answers: a snapshot.
         count = await self.count(where)
         if count <= _DEEPEST:
+            limit = min(count + _SLACK, _DEEPEST)
             [reply] = await self._commands.queries(
                 [
                     self._search_command(
                         whole_query(where),
-                        *("NOCONTENT", "SORTBY", ORDER, "ASC", "LIMIT", 0, _DEEPEST),
+                        *("NOCONTENT", "SORTBY", ORDER, "ASC", "LIMIT", 0, limit),
                     )
                 ]
             )
-            if int(reply[0]) <= _DEEPEST:
+            if int(reply[0]) <= limit:
                 memory_id = self._layout.memory_id
                 return await offload(len(reply), lambda: [*map(memory_id, reply[1:])])
         # It sets memory aside for as many rows as it is told that there may be.
@@ -240,9 +241,12 @@ class Searches:
                     if first % _TURN == 0:  # for that to be sent, and for others to have their turn
                         await asyncio.sleep(0)
                     yield await _decoded(payloads[first : first + _PART], MemoryRecord)
-        finally:
+        except asyncio.CancelledError:
             if reading is not None:
                 reading.cancel()
+            raise
+        finally:
+            if reading is not None:  # to break it off would cost the connection
                 await asyncio.gather(reading, return_exceptions=True)
 
     async def _payloads(self, ids: Sequence[str]) -> Sequence[bytes | None]:

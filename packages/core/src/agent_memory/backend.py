@@ -666,8 +666,9 @@ def _page(
 ) -> MemoryRecordResults:
     end = window.offset + len(memories)
     if total is not None:
-        more = bool(memories) and end < total
-    return MemoryRecordResults.from_trusted(memories, total, end if more else None)
+        more = end < total
+    following = end if more and memories else None  # after an empty page it would be the same page
+    return MemoryRecordResults.from_trusted(memories, total, following)
 
 
 def _described(fingerprint: Fingerprint) -> str:
