@@ -68,6 +68,16 @@ def whole_query(predicate: Predicate | None) -> str:
     return "*" if predicate is None else condition(predicate)
 
 
+def before_ranking(predicate: Predicate | None) -> str:
+    """Return `condition` as what a search by vector chooses from (``=>[KNN ...]``).
+
+    Where nothing else is asked of a record, the engine first estimates how many there are, and
+    ranks none if that comes out as 0. It does for what all hold true and both have an alternative
+    that no record meets, ``((a b)|c) ((d e)|f)``. So something is asked that all records meet.
+    """
+    return "*" if predicate is None else f"({condition(predicate)} {EVERYTHING})"
+
+
 def keyword_query(keywords: Keywords, predicate: Predicate | None) -> str:
     """Return the query for the records that hold the keywords; the terms alone count as score."""
     terms = "|".join(map(word_token, keywords.terms))

@@ -34,7 +34,14 @@ from agent_memory.backend import (
 from agent_memory.keywords import Keywords, terms_of
 from agent_memory.predicates import AllOf, OneOf, Predicate, matches
 from agent_memory_redis.commands import Command, Commands
-from agent_memory_redis.queries import condition, is_phrase_of, keyword_query, whole_query
+from agent_memory_redis.queries import (
+    EVERYTHING,
+    before_ranking,
+    condition,
+    is_phrase_of,
+    keyword_query,
+    whole_query,
+)
 from agent_memory_redis.records import (
     ORDER,
     PAYLOAD,
@@ -393,6 +400,8 @@ class Searches:
             return await self._with_extra(found[:shown], ORDER, extra), len(found)
         if end > _MOST_ROWS:
             end = min(end, await self.count(query.where))
+        if query.where is not None:
+            return await self._chosen_within(query, limit, end, extra)
         count = end + 1
         while True:
             light = ORDER if count > _MOST_ROWS else extra
@@ -400,6 +409,24 @@ class Searches:
             if len(found) < count or found[end - 1].dist < found[-1].dist:
                 return await self._with_extra(found[:shown], light, extra), total
             count *= 4
+
+    async def _chosen_within(
+        self, query: SemanticQuery, limit: float, end: int, extra: str
+    ) -> tuple[list[Found], int]:
+        """Do the same where there is a filter: with some, the engine forgets distances of a range.
+
+        How many lie in it, it knows.
+        """
+        nearest, _ = await self._compared(query, end, extra)
+        found = [each for each in nearest if each.dist < limit]
+        total = len(found)
+        if total == end + query.window.probes and query.window.with_total:
+            text, parameters = self._range_text(query, limit)
+            [reply] = await self._commands.queries(
+                [self._search_command(text, "LIMIT", 0, 0, *parameters)]
+            )
+            total = max(total, int(reply[0]))  # a graph may not find all that are in the range
+        return found, total
 
     async def _compared_within(self, query: SemanticQuery, limit: float) -> list[Found]:
         """Return all within a distance by comparing all, in parts that grow."""
@@ -436,13 +463,15 @@ class Searches:
 
         Without an ``effort``, all are compared.
         """
+        chosen = before_ranking(query.where)
         if self._ef is None:
-            condition_, tuning = whole_query(query.where), ""
+            tuning = ""
         elif effort is None:
-            condition_, tuning = condition(query.where), "HYBRID_POLICY ADHOC_BF"
+            chosen = EVERYTHING if query.where is None else chosen  # it has no policy for ``*``
+            tuning = "HYBRID_POLICY ADHOC_BF"
         else:
-            condition_, tuning = whole_query(query.where), f"EF_RUNTIME {effort}"
-        text = f"{condition_}=>[KNN {count} @{VECTOR} $vector {tuning} AS {_DISTANCE}]"
+            tuning = f"EF_RUNTIME {effort}"
+        text = f"{chosen}=>[KNN {count} @{VECTOR} $vector {tuning} AS {_DISTANCE}]"
         parameters = ("PARAMS", 2, "vector", query.vector.tobytes())
         limit = count if limit is None else min(limit, count)
         if limit > _MOST_ROWS:
@@ -463,14 +492,7 @@ class Searches:
     async def _range(
         self, query: SemanticQuery, limit: float, count: int, extra: str
     ) -> tuple[list[Found], int]:
-        radius = limit * limit if self._metric is Metric.L2 else limit
-        tuning = "" if self._ef is None else f"; $EPSILON: {_EPSILON}"
-        text = (
-            f"(@{VECTOR}:[VECTOR_RANGE $radius $vector]=>"
-            f"{{$YIELD_DISTANCE_AS: {_DISTANCE}{tuning}}}"
-        )
-        text += ")" if query.where is None else f" {condition(query.where)})"
-        parameters = ("PARAMS", 4, "vector", query.vector.tobytes(), "radius", repr(radius))
+        text, parameters = self._range_text(query, limit)
         if count > _MOST_ROWS:
             found = await self._all_found(text, parameters, extra)
             return found, len(found)
@@ -484,6 +506,17 @@ class Searches:
             ]
         )
         return self._found_of(reply), int(reply[0])
+
+    def _range_text(self, query: SemanticQuery, limit: float) -> tuple[str, Command]:
+        """Return the query for what lies within ``limit``, and its parameters."""
+        radius = limit * limit if self._metric is Metric.L2 else limit
+        tuning = "" if self._ef is None else f"; $EPSILON: {_EPSILON}"
+        text = (
+            f"(@{VECTOR}:[VECTOR_RANGE $radius $vector]=>"
+            f"{{$YIELD_DISTANCE_AS: {_DISTANCE}{tuning}}}"
+        )
+        text += ")" if query.where is None else f" {condition(query.where)})"
+        return text, ("PARAMS", 4, "vector", query.vector.tobytes(), "radius", repr(radius))
 
     async def _all_found(self, text: str, parameters: Command, extra: str) -> list[Found]:
         rows = await self._commands.all_rows(

@@ -456,6 +456,51 @@ class FilteringRules(SuiteBase):
             InvalidArgumentError, db.count_memories(**mismatched), "namespace=UserId(eq='ada')"
         )
 
+    @checked
+    async def test_flt_9_alternatives_that_no_record_meets(self, case: Case) -> None:
+        """What nobody meets takes nothing away from the alternatives beside it, in a search too.
+
+        Usual cause: an engine that estimates how many records a filter leaves, and ranks none if
+        the estimate is 0.
+        """
+        db = await case.filled(
+            [memory("a", user_id="ada", namespace="n"), memory("b", user_id="bob")]
+        )
+        nobody, nowhere = (
+            UserId(eq=f"nobody {number}") & Namespace(eq=f"nowhere {number}") for number in (1, 2)
+        )
+        ada, everybody = UserId(eq="ada"), UserId(exists=True)
+        for where, wanted in (
+            (nobody | ada, {"a"}),
+            ((nobody | ada) & (nowhere | Namespace(eq="n")), {"a"}),
+            ((nobody | everybody) & (nowhere | ~Namespace(eq="n")), {"b"}),
+            ((nobody | everybody) & (nowhere | everybody), {"a", "b"}),
+            ((nobody | nowhere) & (nowhere | nobody), set[str]()),
+        ):
+            case.equal(set(await case.accepted(db, where)), wanted, f"{where!r}")
+
+    @checked
+    async def test_flt_9_a_search_within_a_distance_agrees_after_records_were_replaced(
+        self, case: Case
+    ) -> None:
+        """A filter accepts the same within any distance, also when records were written twice.
+
+        Usual cause: an engine that joins distances and conditions, and loses some on the way.
+        """
+        memories = [memory(f"m{number}", topics=[f"t{number}"]) for number in range(300)]
+        memories.append(memory("other"))
+        db = await case.filled(memories)
+        await db.delete_memories([each.id for each in memories])
+        await db.add_memories(memories)
+        where = ~Topics(startswith="t")
+        for distance in (0.5, 5.0):
+            page = await db.search_memories(
+                memories[0].text, distance_threshold=distance, where=where
+            )
+            case.equal(
+                [each.id for each in page.memories], ["other"], f"within {distance}: {where!r}"
+            )
+
     @checked_with(
         examples=25,
         memories=st.lists(strategies.colliding_records(), max_size=8),
