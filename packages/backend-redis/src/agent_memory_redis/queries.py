@@ -52,6 +52,9 @@ NOTHING = f"@{TAGS}:{{{NOWHERE}}}"
 EVERYTHING = f"(-{NOTHING})"
 """All records, as a condition among others; alone it is ``*``."""
 
+_NEVER = f"(@{HASH_START}:[0 +inf] (-@{HASH_START}:[0 +inf]))"
+"""What no record meets, though all meet that by which it is estimated."""
+
 _VOCABULARY = {
     "memory_type": tuple(each.value for each in MemoryTypeEnum),
     "discrete_memory_extracted": ("t", "f"),
@@ -68,14 +71,15 @@ def whole_query(predicate: Predicate | None) -> str:
     return "*" if predicate is None else condition(predicate)
 
 
-def before_ranking(predicate: Predicate | None) -> str:
-    """Return `condition` as what a search by vector chooses from (``=>[KNN ...]``).
+def thought_to_be_met(predicate: Predicate) -> str:
+    """Return `condition` such that the engine never thinks that no record meets it.
 
-    Where nothing else is asked of a record, the engine first estimates how many there are, and
-    ranks none if that comes out as 0. It does for what all hold true and both have an alternative
-    that no record meets, ``((a b)|c) ((d e)|f)``. So something is asked that all records meet.
+    Before it ranks by vector what meets a condition (``=>[KNN ...]``), the engine estimates how
+    many do, and ranks none if that comes out as 0. It does where all of several hold that have an
+    alternative which no record meets, as in ``((a b)|c) ((d e)|f)``. So there is one alternative
+    more. To find that no record meets it, the engine looks at all.
     """
-    return "*" if predicate is None else f"({condition(predicate)} {EVERYTHING})"
+    return f"({_NEVER}|{condition(predicate)})"
 
 
 def keyword_query(keywords: Keywords, predicate: Predicate | None) -> str:

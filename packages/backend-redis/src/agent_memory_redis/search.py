@@ -36,10 +36,10 @@ from agent_memory.predicates import AllOf, OneOf, Predicate, matches
 from agent_memory_redis.commands import Command, Commands
 from agent_memory_redis.queries import (
     EVERYTHING,
-    before_ranking,
     condition,
     is_phrase_of,
     keyword_query,
+    thought_to_be_met,
     whole_query,
 )
 from agent_memory_redis.records import (
@@ -463,7 +463,25 @@ class Searches:
 
         Without an ``effort``, all are compared.
         """
-        chosen = before_ranking(query.where)
+        ask = partial(self._knn_of, query, count, extra, effort=effort, limit=limit)
+        found, total = await ask(whole_query(query.where), with_total=with_total)
+        if query.where is not None and not found:
+            matching = await self.count(query.where) if total is None else total
+            if matching:
+                found, _ = await ask(thought_to_be_met(query.where), with_total=False)
+        return found, total
+
+    async def _knn_of(
+        self,
+        query: SemanticQuery,
+        count: int,
+        extra: str,
+        chosen: str,
+        *,
+        effort: int | None,
+        limit: int | None,
+        with_total: bool,
+    ) -> tuple[list[Found], int | None]:
         if self._ef is None:
             tuning = ""
         elif effort is None:
