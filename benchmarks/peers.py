@@ -71,7 +71,8 @@ class GivenForLangChain:
         return vectors if isinstance(vectors, list) else _lists(vectors)
 
     def embed_query(self, text: str) -> list[float]:
-        return self._queries.one(text).tolist()
+        vector: list[float] = self._queries.one(text).tolist()
+        return vector
 
 
 class LangChain(Store):
