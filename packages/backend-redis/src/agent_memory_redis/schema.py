@@ -270,6 +270,7 @@ class Stamp:
 
     @classmethod
     def read(cls, text: str) -> Stamp:
+        """Return what is stored as a stamp."""
         values = json.loads(text)
         fingerprint = Fingerprint(values["model"], values["dimensions"], Metric(values["metric"]))
         return cls(text, fingerprint, values["schema"], _UNFINISHED not in values)
