@@ -19,7 +19,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from store import Store
 
 from agent_memory import Embeddings, MemoryVectorDatabase
-from agent_memory.intake import stored_copies
+from agent_memory.intake import stored_columns
 from agent_memory_redis import create
 from agent_memory_redis.backend import DEFAULT_EF_RUNTIME
 from agent_memory_redis.records import ORDER, PAYLOAD, VECTOR, to_fields
@@ -114,13 +114,14 @@ class BareRedis(Store):
         self._layout = Layout.of(SPACE, SPACE)
 
     def prepared(self, memories: Sequence[Memory], vectors: Floats) -> list[tuple[Any, ...]]:
+        stored = stored_columns(records_of(memories)).to_records()
         return [
             (
                 "HSET",
                 self._layout.key(f"bare-{record.id}"),
                 *to_fields(record, memoryview(vector)),
             )
-            for record, vector in zip(stored_copies(records_of(memories)), vectors, strict=True)
+            for record, vector in zip(stored, vectors, strict=True)
         ]
 
     def add(self, batch: list[tuple[Any, ...]]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,55 +12,70 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_memory import MemoryRecord
+from agent_memory.backend import Columns
 from agent_memory_inmemory import engine
 from agent_memory_inmemory.records import (
     COLUMNS,
-    RARE_COLUMNS,
-    RARE_DEFAULTS,
-    USUAL_COLUMNS,
-    all_columns,
+    DEFAULTS,
     from_rows,
-    is_usual,
     list_from_json,
-    usual_columns,
+    to_columns,
 )
 from agent_memory_testkit.strategies import records
 
 
-def _columns(record: MemoryRecord) -> tuple[Any, ...]:
-    [values] = zip(*all_columns([record]), strict=True)
-    return tuple(values)
-
-
-@given(records())
-def test_a_record_comes_back_equal_from_sqlite(record: MemoryRecord) -> None:
+def _table() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:")
-    try:
-        marks = ", ".join("?" * len(COLUMNS))
-        values = connection.execute(f"SELECT {marks}", _columns(record)).fetchone()
-    finally:
-        connection.close()
-    [back] = from_rows([values])
-    assert back == record
-    assert back.model_dump_json() == record.model_dump_json()  # which tells -0.0 from 0.0
-    assert type(back.pinned) is bool
-    assert all(each is None or each.tzinfo is UTC for each in (back.event_date, back.created_at))
+    connection.executescript(engine._SCHEMA)
+    return connection
 
 
-@given(st.lists(records(), max_size=4))
+def _stored(many: list[MemoryRecord]) -> list[tuple[Any, ...]]:
+    """Return what a table has of them, in the order of `COLUMNS`."""
+    columns = to_columns(Columns.of(many))
+    marks = ", ".join("?" * len(columns))
+    with closing(_table()) as connection:
+        connection.executemany(
+            f"INSERT INTO records ({', '.join(columns)}) VALUES ({marks})",
+            zip(*columns.values(), strict=True),
+        )
+        return connection.execute(
+            f"SELECT {', '.join(COLUMNS)} FROM records ORDER BY row"
+        ).fetchall()
+
+
+def _hashed(record: MemoryRecord) -> MemoryRecord:
+    return record.model_copy(update={"memory_hash": record.compute_hash()})
+
+
+@given(st.lists(records().map(_hashed), max_size=4, unique_by=lambda each: each.id))
+def test_records_come_back_equal_from_sqlite(many: list[MemoryRecord]) -> None:
+    back = from_rows(_stored(many))
+    assert back == many
+    for each, record in zip(back, many, strict=True):
+        assert each.model_dump_json() == record.model_dump_json()  # which tells -0.0 from 0.0
+        assert type(each.pinned) is bool
+        assert all(
+            moment is None or moment.tzinfo is UTC for moment in (each.event_date, each.created_at)
+        )
+
+
+@given(st.lists(records(), min_size=1, max_size=4))
 def test_only_what_the_defaults_stand_for_is_left_out(many: list[MemoryRecord]) -> None:
-    rows = list(zip(*all_columns(many), strict=True))
-    for record, values in zip(many, rows, strict=True):
-        assert is_usual(record) == (values[len(USUAL_COLUMNS) :] == RARE_DEFAULTS)
-    assert [row[: len(USUAL_COLUMNS)] for row in rows] == list(
-        zip(*usual_columns(many), strict=True)
-    )
+    columns = to_columns(Columns.of(many))
+    assert [*columns] == [
+        name
+        for name in COLUMNS
+        if name not in DEFAULTS or any(getattr(each, name) != DEFAULTS[name] for each in many)
+    ]
+    assert {len(values) for values in columns.values()} == {len(many)}
 
 
 @settings(max_examples=25)
-@given(records())
+@given(records().map(_hashed))
 def test_a_record_is_one_value_for_each_column(record: MemoryRecord) -> None:
-    values = dict(zip(COLUMNS, _columns(record), strict=True))
+    [row] = _stored([record])
+    values = dict(zip(COLUMNS, row, strict=True))
     assert set(COLUMNS) == set(MemoryRecord.model_fields)
     assert list_from_json(values["topics"]) == (record.topics or [])
     assert (values["topics"] is None) == (record.topics is None)
@@ -75,32 +90,21 @@ def test_times_are_microseconds_since_1970() -> None:
         updated_at=moments[1],
         last_accessed=moments[2],
     )
-    values = dict(zip(COLUMNS, _columns(record), strict=True))
+    values = {name: each for name, [each] in to_columns(Columns.of([record])).items()}
     assert values["created_at"] == -62_135_596_800_000_000
     assert values["updated_at"] == -1
     assert values["last_accessed"] == 253_402_300_799_999_999
 
 
 def test_the_defaults_are_those_of_a_new_record_and_of_the_table() -> None:
-    record = MemoryRecord(id="a", text="a")
-    assert is_usual(record)
-    [usual] = zip(*usual_columns([record]), strict=True)
-    assert from_rows([(*usual, *RARE_DEFAULTS)]) == [record]
-    connection = sqlite3.connect(":memory:")
-    try:
-        connection.executescript(engine._SCHEMA)
-        defaults = {
-            name: None if default is None else ast.literal_eval(default)
-            for name, default in connection.execute(
-                "SELECT name, dflt_value FROM pragma_table_info('records')"
-            )
-        }
-    finally:
-        connection.close()
-    assert tuple(defaults[name] for name in RARE_COLUMNS) == RARE_DEFAULTS
+    record = _hashed(MemoryRecord(id="a", text="a"))
+    assert not DEFAULTS.keys() & to_columns(Columns.of([record])).keys()
+    assert from_rows(_stored([record])) == [record]
+    assert {name: getattr(record, name) for name in DEFAULTS} == DEFAULTS
 
 
 def test_a_list_is_json_as_the_encoder_writes_it() -> None:
     topics = ["plain", 'quo"te', "back\\slash", "\n\x00\x1f\x7f", "é 😀 \u2028", "[1, 2]"]
-    [text] = usual_columns([MemoryRecord(id="a", text="a", topics=topics)])[6]
+    record = MemoryRecord(id="a", text="a", topics=topics)
+    [text] = to_columns(Columns.of([record]))["topics"]
     assert text == json.dumps(topics, ensure_ascii=False)

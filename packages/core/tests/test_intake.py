@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from agent_memory import InvalidArgumentError, MemoryRecord, MemoryRecordResult, MemoryTypeEnum
-from agent_memory.intake import _copies_if_plain, stored_copies
+from agent_memory.columns import FIELDS, Columns
+from agent_memory.intake import _PART, _copies_if_plain, latest, stored_columns
 
 
 class _Text(str):
@@ -73,9 +74,9 @@ def test_a_record_changed_behind_the_validators_is_stored_as_they_would_have_it(
         should = MemoryRecord.model_validate(record.__dict__)
     except ValidationError:
         with pytest.raises(InvalidArgumentError, match="became invalid"):
-            stored_copies([record])
+            stored_columns([record])
         return
-    [got] = stored_copies([record])
+    [got] = stored_columns([record]).to_records()
     assert got.memory_hash == should.compute_hash()
     assert got == should.model_copy(update={"memory_hash": got.memory_hash})
     for name, value in got.__dict__.items():
@@ -93,10 +94,10 @@ def test_what_an_ordinary_record_holds_needs_no_validator() -> None:
         event_date=_MOMENT,
         memory_type=MemoryTypeEnum.EPISODIC,
     )
-    copies = _copies_if_plain([record])
-    assert copies == [record]
-    assert copies is not None
-    [copy] = copies
+    columns = _copies_if_plain([record])
+    assert columns is not None
+    [copy] = columns.to_records()
+    assert copy == record
     for name in ("topics", "metadata", "extraction_strategy_config"):
         assert getattr(copy, name) is not getattr(record, name)
 
@@ -108,9 +109,61 @@ def test_a_record_without_one_of_its_fields_is_left_to_the_validators(missing: s
     assert _copies_if_plain([record]) is None
     record.__dict__["another"] = 1
     with pytest.raises(InvalidArgumentError, match="another"):
-        stored_copies([record])
+        stored_columns([record])
 
 
 def test_a_result_is_stored_as_a_plain_record() -> None:
     found = MemoryRecordResult(id="a", text="a", dist=0.5, score=0.5)
-    assert [type(each) for each in stored_copies([found])] == [MemoryRecord]
+    assert [type(each) for each in stored_columns([found]).to_records()] == [MemoryRecord]
+
+
+def test_many_records_keep_their_order_whoever_validates_them() -> None:
+    records = [MemoryRecord(id=str(number), text=f"text {number}") for number in range(3 * _PART)]
+    odd = records[_PART + 1]
+    odd.__dict__["created_at"] = "2026-01-01T00:00:00Z"  # for the validators, with its whole part
+    columns = stored_columns(records)
+    assert [*columns] == list(FIELDS)
+    assert columns["id"] == [each.id for each in records]
+    assert columns["memory_hash"] == [each.compute_hash() for each in records]
+    assert columns["created_at"][_PART + 1] == datetime(2026, 1, 1, tzinfo=UTC)
+    assert columns.records == len(records)
+
+
+def test_what_the_caller_changes_later_is_not_stored() -> None:
+    nested: list[JsonValue] = [1]
+    record = MemoryRecord(id="a", text="a", topics=["t"], metadata={"k": nested})
+    record.metadata["k"] = nested
+    untouched = record.model_copy(deep=True)
+    empty = MemoryRecord(id="b", text="b")
+    columns = stored_columns([record, empty])
+    assert record.topics is not None
+    record.topics.append("later")
+    nested.append(2)
+    record.extraction_strategy_config["later"] = True
+    empty.metadata["later"] = True
+    stored = columns.to_records()
+    assert [each.model_copy(update={"memory_hash": None}) for each in stored] == [
+        untouched,
+        empty.model_copy(update={"metadata": {}}),
+    ]
+    assert record.memory_hash is None
+
+
+def test_records_made_of_columns_share_nothing_that_can_change() -> None:
+    records = [MemoryRecord(id=each, text=each) for each in "ab"]
+    one, other = stored_columns(records).to_records()
+    one.metadata["only"] = "here"
+    one.extraction_strategy_config["only"] = "here"
+    assert other.metadata == other.extraction_strategy_config == {}
+    later = MemoryRecord(id="c", text="c")
+    assert stored_columns([later])["metadata"] == [{}]
+
+
+def test_the_last_record_of_an_id_counts_in_the_place_of_the_first() -> None:
+    records = [MemoryRecord(id=name, text=text) for name, text in ("a1", "b1", "a2", "c1", "b2")]
+    columns = latest(Columns.of(records))
+    assert list(zip(columns["id"], columns["text"], strict=True)) == [
+        ("a", "2"),
+        ("b", "2"),
+        ("c", "1"),
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent_memory import EmbeddingError
-from agent_memory.vectors import Vector, pack_vectors
+from agent_memory.vectors import PackedVectors, Vector, pack_vectors
 
 # A busy machine is slow, not wrong.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def pack(vectors: Any, *, texts: int = 1, dimensions: int = 2, zero: bool = False) -> list[Vector]:
+def pack(
+    vectors: Any, *, texts: int = 1, dimensions: int = 2, zero: bool = False
+) -> Sequence[Vector]:
     return pack_vectors(
         vectors,
         texts=[f"text {each}" for each in range(texts)],
@@ -45,6 +48,37 @@ def test_vectors_keep_their_numbers_and_their_order(vectors: list[list[float]]) 
         packed = pack(form, texts=len(vectors), dimensions=3, zero=True)
         assert [each.tolist() for each in packed] == vectors
         assert [each.tobytes() for each in packed] == [struct.pack("3f", *each) for each in vectors]
+
+
+@patient
+@given(
+    st.lists(st.lists(singles, min_size=3, max_size=3), min_size=1, max_size=5),
+    st.slices(5),
+    st.integers(-6, 5),
+)
+def test_vectors_in_one_buffer_are_a_sequence_like_any_other(
+    vectors: list[list[float]], part: slice, place: int
+) -> None:
+    packed = pack(np.array(vectors, np.float32), texts=len(vectors), dimensions=3, zero=True)
+    assert isinstance(packed, PackedVectors)
+    assert packed.buffer.readonly
+    assert [each.tolist() for each in packed[part]] == vectors[part]
+    assert len(packed[part]) == len(vectors[part])
+    try:
+        should = vectors[place]
+    except IndexError:
+        with pytest.raises(IndexError):
+            packed[place]
+    else:
+        assert packed[place].tolist() == should
+        assert packed[place].readonly
+
+
+def test_what_the_embeddings_do_to_their_array_later_is_not_seen() -> None:
+    array = np.ones((2, 2), np.float32)
+    packed = pack(array, texts=2)
+    array[:] = 7
+    assert [each.tolist() for each in packed] == [[1, 1], [1, 1]]
 
 
 words = st.binary(min_size=4, max_size=4) | st.sampled_from(

@@ -35,7 +35,7 @@ from agent_memory.backend import (
     Metric,
     Ranking,
     Replaced,
-    Row,
+    Rows,
     SemanticQuery,
 )
 from agent_memory.predicates import Predicate
@@ -106,10 +106,10 @@ class InMemoryVectorDatabase(Backend):
         if self._closed:
             self._worker.shutdown(wait=False)
 
-    async def _put(self, rows: Sequence[Row], scope: Scope | None) -> Sequence[str]:
+    async def _put(self, rows: Rows, scope: Scope | None) -> Sequence[str]:
         return await self._run(lambda: self._engine_open.put(rows, scope))
 
-    async def _replace(self, rows: Sequence[Row], scope: Scope | None) -> Replaced:
+    async def _replace(self, rows: Rows, scope: Scope | None) -> Replaced:
         return await self._run(lambda: self._engine_open.replace(rows, scope))
 
     async def _remove(self, ids: Sequence[str], scope: Scope | None) -> int:

@@ -21,15 +21,17 @@ import numpy as np
 
 from agent_memory import BackendError, MemoryRecord, RecencyParams
 from agent_memory.backend import (
+    Columns,
     Fingerprint,
     Hit,
     HybridQuery,
     KeywordQuery,
     Listing,
     Metric,
+    PackedVectors,
     Ranking,
     Replaced,
-    Row,
+    Rows,
     SemanticQuery,
     Vector,
     Window,
@@ -39,17 +41,14 @@ from agent_memory.keywords import Keywords, terms_of
 from agent_memory.predicates import OneOf, Predicate
 from agent_memory.scope import Scope
 from agent_memory_inmemory.graph import WORTHWHILE, Graph
-from agent_memory_inmemory.matrix import Doubles, Floats, Matrix, Neighbours, Rows
+from agent_memory_inmemory.matrix import Doubles, Floats, Matrix, Neighbours, RowNumbers
 from agent_memory_inmemory.predicates import ELEMENT_FIELDS, condition_for
 from agent_memory_inmemory.records import (
     COLUMNS,
-    USUAL_COLUMNS,
-    all_columns,
     from_rows,
-    is_usual,
     list_from_json,
+    to_columns,
     to_datetime,
-    usual_columns,
 )
 
 SCHEMA_VERSION = 1
@@ -198,7 +197,7 @@ class Engine:
 
     # --- writing -----------------------------------------------------------------------------
 
-    def put(self, rows: Sequence[Row], scope: Scope | None) -> Sequence[str]:
+    def put(self, rows: Rows, scope: Scope | None) -> Sequence[str]:
         """Insert or replace; with a scope, return the ids that records outside it hold."""
         try:
             # Most are new, and to ask first costs half as much again as to insert them.
@@ -207,8 +206,8 @@ class Engine:
             return self._put_over(rows, scope)
         return ()
 
-    def _put_over(self, rows: Sequence[Row], scope: Scope | None) -> Sequence[str]:
-        held = self._held([each.record.id for each in rows])
+    def _put_over(self, rows: Rows, scope: Scope | None) -> Sequence[str]:
+        held = self._held(rows.columns["id"])
         if scope is not None:
             outside = [memory_id for memory_id, old in held.items() if not old.within(scope)]
             if outside:
@@ -216,20 +215,21 @@ class Engine:
         self._store(rows, held)
         return ()
 
-    def replace(self, rows: Sequence[Row], scope: Scope | None) -> Replaced:
+    def replace(self, rows: Rows, scope: Scope | None) -> Replaced:
         """Replace what exists (in the scope)."""
-        held = self._held([each.record.id for each in rows])
+        ids, texts = rows.columns["id"], rows.columns["text"]
+        held = self._held(ids)
         fresh, stale = [], []
-        for each in rows:
-            old = held.get(each.record.id)
+        for position, memory_id in enumerate(ids):
+            old = held.get(memory_id)
             if old is None or (scope is not None and not old.within(scope)):
                 continue
-            if each.vector is None and old.text != each.record.text:
-                stale.append(each.record.id)
+            if rows.vectors[position] is None and old.text != texts[position]:
+                stale.append(memory_id)
             else:
-                fresh.append(each)
+                fresh.append(position)
         if fresh:
-            self._store(fresh, held)
+            self._store(rows.take(fresh), held)
         return Replaced(len(fresh), stale)
 
     def remove(self, ids: Sequence[str], scope: Scope | None) -> int:
@@ -251,20 +251,19 @@ class Engine:
         self._free_rows.extend(numbers)
         return len(held)
 
-    def _store(self, rows: Sequence[Row], held: Mapping[str, _Held]) -> None:
+    def _store(self, rows: Rows, held: Mapping[str, _Held]) -> None:
         """Write ``rows``, all or nothing; ``held`` are the records that they replace."""
-        replaced = [held[each.record.id] for each in rows if each.record.id in held] if held else []
-        numbers, free_rows, next_row = self._numbers_for(rows, held)
-        embedded, vectors = _embedded(numbers, rows)
+        columns = rows.columns
+        replaced = [held[each] for each in columns["id"] if each in held] if held else []
+        numbers, free_rows, next_row = self._numbers_for(columns["id"], held)
+        embedded, vectors = _embedded(numbers, rows.vectors)
         self._matrix.reserve(next_row, len(numbers) - len(replaced))
         with self._change():
             self._forget_words_and_elements(replaced)
             # In parts, so that what is needed on the way stays small, and in the cache.
-            for start in range(0, len(rows), _PART_ROWS):
-                part = slice(start, start + _PART_ROWS)
-                self._insert(
-                    numbers[part], [each.record for each in rows[part]], over=bool(replaced)
-                )
+            for start in range(0, len(numbers), _PART_ROWS):
+                stop = start + _PART_ROWS
+                self._insert(numbers[start:stop], columns.part(start, stop), over=bool(replaced))
             if self._file:
                 self._connection.executemany(
                     "INSERT OR REPLACE INTO vectors (row, vector) VALUES (?, ?)",
@@ -276,34 +275,28 @@ class Engine:
             self._learn(embedded[part], vectors[part])
         self._analyze_if_grown()
 
-    def _insert(
-        self, numbers: Sequence[int], records: Sequence[MemoryRecord], *, over: bool
-    ) -> None:
+    def _insert(self, numbers: Sequence[int], fields: Columns, *, over: bool) -> None:
         """Write records into the tables, with ``over`` in place of those of the same numbers."""
+        columns = to_columns(fields)
         verb = "INSERT OR REPLACE" if over else "INSERT"
-        execute = self._connection.executemany
-        are_usual = [*map(is_usual, records)]
-        for wanted, names, columns_of in (
-            (are_usual, USUAL_COLUMNS, usual_columns),
-            ([not each for each in are_usual], COLUMNS, all_columns),
-        ):
-            if any(wanted):
-                columns = [[*compress(numbers, wanted)], *columns_of([*compress(records, wanted)])]
-                try:
-                    self._insert_columns(f"{verb} INTO records (row, {', '.join(names)})", columns)
-                except sqlite3.IntegrityError as error:
-                    raise _IdTakenError from error
+        try:
+            self._insert_columns(
+                f"{verb} INTO records (row, {', '.join(columns)})", [numbers, *columns.values()]
+            )
+        except sqlite3.IntegrityError as error:
+            raise _IdTakenError from error
         if "words" in self._indexes:
-            texts = (_words(each.text) for each in records)
-            execute(_INSERT_WORDS, zip(numbers, texts, strict=True))
+            self._connection.executemany(
+                _INSERT_WORDS, zip(numbers, map(_words, fields["text"]), strict=True)
+            )
         if "elements" in self._indexes:
-            execute(
+            self._connection.executemany(
                 _INSERT_ELEMENT,
                 (
                     (field, value, number)
-                    for number, record in zip(numbers, records, strict=True)
                     for name, field in ELEMENT_FIELDS.items()
-                    for value in getattr(record, name) or ()
+                    for number, values in zip(numbers, fields[name], strict=True)
+                    for value in values or ()
                 ),
             )
 
@@ -325,21 +318,25 @@ class Engine:
     ) -> None:
         """Take vectors in, each with its row number; ``linked`` if the graph has them already."""
         rows = np.array(numbers, np.int64)
-        vectors = np.frombuffer(b"".join(packed), np.float32).reshape(len(rows), -1)
+        if isinstance(packed, PackedVectors):
+            vectors = _as_array(packed.buffer)
+        else:
+            vectors = np.frombuffer(b"".join(packed), np.float32)
+        vectors = vectors.reshape(len(rows), -1)
         self._matrix.put(rows, vectors)
         if self._graph is not None and not linked:
             self._graph.put(rows, vectors)
 
     def _numbers_for(
-        self, rows: Sequence[Row], held: Mapping[str, _Held]
+        self, ids: Sequence[str], held: Mapping[str, _Held]
     ) -> tuple[list[int], list[int], int]:
-        """Return a row number for each row, and what the free ones and the next one are then."""
+        """Return a row number for each id, and what the free ones and the next one are then."""
         free_rows, next_row = self._free_rows.copy(), self._next_row
         if not held and not free_rows:  # as while loading
-            return [*range(next_row, next_row + len(rows))], free_rows, next_row + len(rows)
+            return [*range(next_row, next_row + len(ids))], free_rows, next_row + len(ids)
         numbers = []
-        for each in rows:
-            old = held.get(each.record.id)
+        for each in ids:
+            old = held.get(each)
             if old is not None:
                 numbers.append(old.row)
             elif free_rows:
@@ -539,22 +536,24 @@ class Engine:
         part = slice(window.offset, end)
         return Neighbours(rows[part], distances[part], len(self._matrix))
 
-    def _in_order(self, vector: Floats, rows: Rows | None, window: Window) -> tuple[Rows, Doubles]:
+    def _in_order(
+        self, vector: Floats, rows: RowNumbers | None, window: Window
+    ) -> tuple[RowNumbers, Doubles]:
         """Return the nearest of ``rows``, or of all, that fall into ``window``, with distances."""
         end = window.offset + window.limit
         found = self._matrix.nearest(vector, end, rows=rows, max_distance=None)
         places = self._places(found.rows, [found.distances], window)
         return found.rows[places], found.distances[places]
 
-    def _ranking(self, nearest: Neighbours, places: Rows, window: Window) -> Ranking:
+    def _ranking(self, nearest: Neighbours, places: RowNumbers, window: Window) -> Ranking:
         records = self._records(nearest.rows[places])
         distances = nearest.distances[places].tolist()
         hits = [Hit(*pair) for pair in zip(records, distances, strict=True)]
         return Ranking(hits, nearest.within if window.with_total else None)
 
     def _likely_best(
-        self, query: HybridQuery, vector: Floats, rows: Rows, lexical: Doubles
-    ) -> Rows:
+        self, query: HybridQuery, vector: Floats, rows: RowNumbers, lexical: Doubles
+    ) -> RowNumbers:
         """Return the positions in ``rows`` of all that can be within the window of a hybrid query.
 
         From estimated distances follow the least and the greatest score that each can have. The
@@ -575,7 +574,9 @@ class Engine:
         farther = estimates > estimates[end] + 2 * error
         return np.flatnonzero((best >= worst[end]) & ~(ties & farther))
 
-    def _keyword_scores(self, keywords: Keywords, where: Predicate | None) -> tuple[Rows, Doubles]:
+    def _keyword_scores(
+        self, keywords: Keywords, where: Predicate | None
+    ) -> tuple[RowNumbers, Doubles]:
         """Return the rows that hold the keywords, and their scores: BM25, the greatest made 1.0."""
         if not keywords.terms:
             return np.empty(0, np.int64), np.empty(0)
@@ -594,7 +595,7 @@ class Engine:
         scores = -np.array(ranks)  # SQLite's bm25() is less the better, and never positive
         return np.array(rows, np.int64), scores / scores.max()
 
-    def _places(self, rows: Rows, keys: Sequence[Doubles], window: Window) -> Rows:
+    def _places(self, rows: RowNumbers, keys: Sequence[Doubles], window: Window) -> RowNumbers:
         """Return the positions of ``rows`` that fall into ``window``: by ``keys``, ties by id."""
         end = window.offset + window.limit
         first = keys[0]
@@ -614,15 +615,15 @@ class Engine:
                 order[start:stop] = tied[_order_of(self._ids(rows[tied]))]
         return order[window.offset : end]
 
-    def _ids(self, rows: Rows) -> list[str]:
+    def _ids(self, rows: RowNumbers) -> list[str]:
         """Return the ids of ``rows``, in their order."""
         return [memory_id for (memory_id,) in self._columns(("id",), rows)]
 
-    def _records(self, rows: Rows) -> list[MemoryRecord]:
+    def _records(self, rows: RowNumbers) -> list[MemoryRecord]:
         """Return the records of ``rows``, in their order."""
         return from_rows(self._columns(COLUMNS, rows))
 
-    def _columns(self, names: Sequence[str], rows: Rows) -> list[Sequence[Any]]:
+    def _columns(self, names: Sequence[str], rows: RowNumbers) -> list[Sequence[Any]]:
         """Return the named columns of each of ``rows``, in their order."""
         numbers = rows.tolist()
         found: dict[int, Sequence[Any]] = {}
@@ -637,7 +638,7 @@ class Engine:
                 found[row] = values
         return [found[number] for number in numbers]
 
-    def _rows(self, where: Predicate | None) -> Rows:
+    def _rows(self, where: Predicate | None) -> RowNumbers:
         """Return the rows that match, ascending."""
         with self._where(where) as (condition, parameters):
             found = self._connection.execute(
@@ -781,14 +782,14 @@ def _order_of(ids: Sequence[str]) -> list[int]:
     return list(heapq.merge(*parts, key=ids.__getitem__))
 
 
-def _embedded(numbers: Sequence[int], rows: Sequence[Row]) -> tuple[list[int], list[Vector]]:
+def _embedded(
+    numbers: Sequence[int], vectors: Sequence[Vector | None]
+) -> tuple[Sequence[int], Sequence[Vector]]:
     """Return the row numbers of those rows that come with a vector, and the vectors."""
-    embedded, vectors = [], []
-    for number, (_, vector) in zip(numbers, rows, strict=True):
-        if vector is not None:
-            embedded.append(number)
-            vectors.append(vector)
-    return embedded, vectors
+    if isinstance(vectors, PackedVectors):
+        return numbers, vectors
+    present = [each is not None for each in vectors]
+    return [*compress(numbers, present)], [each for each in vectors if each is not None]
 
 
 def _as_array(vector: Vector) -> Floats:

@@ -15,7 +15,7 @@ import numpy as np
 
 from agent_memory import BackendError
 from agent_memory.backend import Metric
-from agent_memory_inmemory.matrix import Floats, Rows
+from agent_memory_inmemory.matrix import Floats, RowNumbers
 
 REACH = 64
 """How many candidates a search takes out of the graph."""
@@ -50,18 +50,18 @@ class Graph:
             expansion_search=_EXPANSION_SEARCH,
         )
 
-    def put(self, rows: Rows, vectors: Floats) -> None:
+    def put(self, rows: RowNumbers, vectors: Floats) -> None:
         """Link ``rows``, new or known."""
         known = rows[self._index.contains(rows)]
         if len(known):
             self._index.remove(known)
         self._index.add(rows, self._prepared(vectors))
 
-    def remove(self, rows: Rows) -> None:
+    def remove(self, rows: RowNumbers) -> None:
         """Forget ``rows``."""
         self._index.remove(rows)
 
-    def candidates(self, query: Floats) -> Rows:
+    def candidates(self, query: Floats) -> RowNumbers:
         """Return about `REACH` of the rows nearest to ``query``, in no order."""
         if self._normalizes and not _is_ordinary(query):
             query = self._prepared(query[None])[0]

@@ -21,7 +21,7 @@ from agent_memory_inmemory.growing import GrowingRows
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 
 RESOLUTION = 7
 """Distances are rounded to this many decimals, about the precision of the float32 given."""
@@ -38,7 +38,7 @@ _CHUNK = 8_192
 class Neighbours(NamedTuple):
     """The nearest rows, not yet in order of id where distances tie."""
 
-    rows: Rows
+    rows: RowNumbers
     distances: Doubles
     """In float64, rounded to `RESOLUTION` decimals, ascending."""
     within: int
@@ -53,8 +53,8 @@ class Matrix:
         self._growing = GrowingRows(dimensions)
         self._measure: NDArray[Any] = np.empty(0, np.float64 if metric is Metric.L2 else np.float32)
         """Beside each vector: 1 / |v| for cosine, |v|² for l2, nothing for ip."""
-        self._row_at: Rows = np.empty(0, np.int64)
-        self._slot_of: Rows = np.empty(0, np.int64)
+        self._row_at: RowNumbers = np.empty(0, np.int64)
+        self._slot_of: RowNumbers = np.empty(0, np.int64)
         """By row number; -1 where there is no such row."""
         self._count = 0
         self._longest = 0.0
@@ -82,7 +82,7 @@ class Matrix:
             self._growing.grow(size)  # the last that can fail: all of them grow, or none
             self._measure, self._row_at = measure, row_at
 
-    def put(self, rows: Rows, vectors: Floats) -> None:
+    def put(self, rows: RowNumbers, vectors: Floats) -> None:
         """Store or replace the vectors of ``rows``, which are unique and have room reserved."""
         slots = self._slot_of[rows]
         new = slots < 0
@@ -104,7 +104,7 @@ class Matrix:
             self._measure[slots] = squares
         self._longest = max(self._longest, float(np.sqrt(squares.max())))
 
-    def remove(self, rows: Rows) -> None:
+    def remove(self, rows: RowNumbers) -> None:
         """Forget ``rows``, which exist; the last vectors move into the gaps."""
         slots = self._slot_of[rows]
         left = self._count - len(rows)
@@ -118,7 +118,7 @@ class Matrix:
         self._count = left
 
     def nearest(
-        self, query: Floats, count: int, *, rows: Rows | None, max_distance: float | None
+        self, query: Floats, count: int, *, rows: RowNumbers | None, max_distance: float | None
     ) -> Neighbours:
         """Return the ``count`` nearest, with all that tie with the last of them.
 
@@ -153,7 +153,7 @@ class Matrix:
             order = order[: np.searchsorted(distances[order], last, side="right")]
         return Neighbours(self._row_at[chosen[order]], distances[order], within)
 
-    def estimates(self, query: Floats, rows: Rows) -> tuple[Floats, float]:
+    def estimates(self, query: Floats, rows: RowNumbers) -> tuple[Floats, float]:
         """Return the distance of each of ``rows``, and by how much at most it may be wrong."""
         return self._estimates(query, self._slot_of[rows])
 
@@ -164,15 +164,16 @@ class Matrix:
             return scores
         return np.asarray(np.clip(1.0 - distances, 0.0, 1.0), np.float64)
 
-    def distances(self, query: Floats, rows: Rows) -> Doubles:
+    def distances(self, query: Floats, rows: RowNumbers) -> Doubles:
         """Return the exact distance of each of ``rows``, as `nearest` does."""
         return self._exact(query, self._slot_of[rows])
 
-    def _estimates(self, query: Floats, slots: Rows | None) -> tuple[Floats, float]:
+    def _estimates(self, query: Floats, slots: RowNumbers | None) -> tuple[Floats, float]:
         if slots is not None and len(slots) < _GATHER_BELOW * self._count:
             vectors, measure = self._vectors.take(slots, axis=0), self._measure[slots]
             slots = None
         else:
+            self._growing.collapse(self._count)
             vectors, measure = self._vectors[: self._count], self._measure[: self._count]
         length = _length(query)
         # Summing n products in float32 is off by at most n times the machine epsilon, relative to
@@ -206,7 +207,7 @@ class Matrix:
         error += 10.0**-RESOLUTION
         return (estimates if slots is None else estimates[slots]), error
 
-    def _exact(self, query: Floats, slots: Rows) -> Doubles:
+    def _exact(self, query: Floats, slots: RowNumbers) -> Doubles:
         """Return the distances of ``slots`` in float64, each computed alone.
 
         Not by a matrix product: that may add up equal vectors in different orders, and equal
@@ -253,7 +254,7 @@ def _length(vector: Floats) -> float:
     return float(np.sqrt(np.square(vector, dtype=np.float64).sum()))
 
 
-def _at_most(values: Floats, count: int, tolerance: float) -> Rows:
+def _at_most(values: Floats, count: int, tolerance: float) -> RowNumbers:
     """Return the positions of all that may be among the ``count`` smallest."""
     size = len(values)
     if count >= size:

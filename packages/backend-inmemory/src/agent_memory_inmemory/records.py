@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from json.encoder import encode_basestring
-from operator import itemgetter
 from typing import Any
 
 from pydantic_core import from_json
 
 from agent_memory import MemoryRecord, MemoryTypeEnum
+from agent_memory.backend import Columns
 from agent_memory_inmemory.predicates import EPOCH, microseconds
 
 _object_json = json.JSONEncoder(ensure_ascii=False).encode
 """json.dumps with this option would make an encoder for each value."""
 
-USUAL_COLUMNS = (
+COLUMNS = (
     "id",
     "text",
     "session_id",
@@ -29,8 +29,6 @@ USUAL_COLUMNS = (
     "last_accessed",
     "updated_at",
     "memory_hash",
-)
-RARE_COLUMNS = (
     "entities",
     "extracted_from",
     "metadata",
@@ -42,58 +40,36 @@ RARE_COLUMNS = (
     "extraction_strategy",
     "extraction_strategy_config",
 )
-"""Those that most records leave as they are; then the table's defaults stand for them."""
-RARE_DEFAULTS = (None, None, None, None, None, 0, 0, "f", "discrete", None)
-COLUMNS = USUAL_COLUMNS + RARE_COLUMNS
+DEFAULTS: dict[str, Any] = {
+    "session_id": None,
+    "user_id": None,
+    "namespace": None,
+    "topics": None,
+    "entities": None,
+    "extracted_from": None,
+    "metadata": {},
+    "event_date": None,
+    "persisted_at": None,
+    "pinned": False,
+    "access_count": 0,
+    "discrete_memory_extracted": "f",
+    "extraction_strategy": "discrete",
+    "extraction_strategy_config": {},
+}
+"""Values that the table has of itself; most records have most of them."""
 
-_rare_of = itemgetter(*RARE_COLUMNS)
-_DEFAULTS_OF_RECORDS: tuple[Any, ...] = (None, None, {}, None, None, False, 0, "f", "discrete", {})
 
+def to_columns(fields: Columns) -> dict[str, Sequence[Any]]:
+    """Return the values of those of `COLUMNS` for which the table's defaults do not stand.
 
-def is_usual(record: MemoryRecord) -> bool:
-    """Tell whether the table's defaults stand for all of `RARE_COLUMNS`."""
-    return bool(_rare_of(record.__dict__) == _DEFAULTS_OF_RECORDS)
-
-
-def usual_columns(records: Sequence[MemoryRecord]) -> list[list[Any]]:
-    """Return the values of `USUAL_COLUMNS` of all records, column by column.
-
-    Times are microseconds, lists are JSON. By columns, as row by row takes half as long again.
+    Times are microseconds, lists and objects are JSON.
     """
-    # Out of the dicts, as a record's attributes take twice as long, too.
-    fields = [each.__dict__ for each in records]
-    return [
-        [each["id"] for each in fields],
-        [each["text"] for each in fields],
-        [each["session_id"] for each in fields],
-        [each["user_id"] for each in fields],
-        [each["namespace"] for each in fields],
-        # Not `value`, a property of enumerations that takes ten times as long.
-        [each["memory_type"]._value_ for each in fields],
-        _list_column(fields, "topics"),
-        _time_column(fields, "created_at"),
-        _time_column(fields, "last_accessed"),
-        _time_column(fields, "updated_at"),
-        [each["memory_hash"] for each in fields],
-    ]
-
-
-def all_columns(records: Sequence[MemoryRecord]) -> list[list[Any]]:
-    """Return the values of `COLUMNS` of all records, column by column."""
-    fields = [each.__dict__ for each in records]
-    return [
-        *usual_columns(records),
-        _list_column(fields, "entities"),
-        _list_column(fields, "extracted_from"),
-        _object_column(fields, "metadata"),
-        _optional_time_column(fields, "event_date"),
-        _optional_time_column(fields, "persisted_at"),
-        [int(each["pinned"]) for each in fields],  # for a bool, sqlite3 looks for an adapter first
-        [each["access_count"] for each in fields],
-        [each["discrete_memory_extracted"] for each in fields],
-        [each["extraction_strategy"] for each in fields],
-        _object_column(fields, "extraction_strategy_config"),
-    ]
+    return {
+        name: convert(values) if (convert := _CONVERSIONS.get(name)) else values
+        for name in COLUMNS
+        for values in (fields[name],)
+        if name not in DEFAULTS or values.count(DEFAULTS[name]) < len(values)
+    }
 
 
 def from_rows(rows: Iterable[Sequence[Any]]) -> list[MemoryRecord]:
@@ -152,29 +128,45 @@ def _fields_of(values: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-_Fields = Sequence[Mapping[str, Any]]
+def _list_column(values: Sequence[list[str] | None]) -> list[str | None]:
+    return [None if each is None else _list_json(each) for each in values]
 
 
-def _list_column(fields: _Fields, name: str) -> list[str | None]:
-    return [None if (values := each[name]) is None else _list_json(values) for each in fields]
-
-
-def _object_column(fields: _Fields, name: str) -> list[str | None]:
+def _object_column(values: Sequence[dict[str, Any]]) -> list[str | None]:
     # Most records have none, and NULL takes no room.
-    return [_object_json(value) if (value := each[name]) else None for each in fields]
+    return [_object_json(each) if each else None for each in values]
 
 
-def _time_column(fields: _Fields, name: str) -> list[int]:
+def _time_column(values: Sequence[datetime]) -> list[int]:
     # As `microseconds` does, which to call takes as long as to compute.
     return [
         (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-        for each in fields
-        for since in (each[name] - EPOCH,)
+        for each in values
+        for since in (each - EPOCH,)
     ]
 
 
-def _optional_time_column(fields: _Fields, name: str) -> list[int | None]:
-    return [None if (moment := each[name]) is None else microseconds(moment) for each in fields]
+def _optional_time_column(values: Sequence[datetime | None]) -> list[int | None]:
+    return [None if each is None else microseconds(each) for each in values]
+
+
+def _type_column(values: Sequence[MemoryTypeEnum]) -> list[str]:
+    # Not `value`, a property of enumerations that takes ten times as long.
+    return [each._value_ for each in values]
+
+
+def _flag_column(values: Sequence[bool]) -> list[int]:
+    return [*map(int, values)]  # for a bool, sqlite3 looks for an adapter first
+
+
+_CONVERSIONS: dict[str, Callable[[Sequence[Any]], Sequence[Any]]] = {
+    "memory_type": _type_column,
+    "pinned": _flag_column,
+    **dict.fromkeys(("topics", "entities", "extracted_from"), _list_column),
+    **dict.fromkeys(("metadata", "extraction_strategy_config"), _object_column),
+    **dict.fromkeys(("created_at", "last_accessed", "updated_at"), _time_column),
+    **dict.fromkeys(("event_date", "persisted_at"), _optional_time_column),
+}
 
 
 def _list_json(values: list[str]) -> str:

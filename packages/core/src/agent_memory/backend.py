@@ -14,7 +14,15 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, contextmanager
 from typing import Any, Literal, TypeVar, Unpack
 
@@ -29,6 +37,7 @@ from agent_memory.arguments import (
     checked_threshold,
     checked_window,
 )
+from agent_memory.columns import Columns
 from agent_memory.database import (
     Capability,
     MemoryVectorDatabase,
@@ -72,28 +81,32 @@ from agent_memory.primitives import (
     Ranking,
     Replaced,
     Row,
+    Rows,
     SemanticQuery,
     Window,
 )
 from agent_memory.recency import RecencyParams
 from agent_memory.scope import Scope
-from agent_memory.vectors import Vector, pack_vector, pack_vectors
+from agent_memory.vectors import PackedVectors, Vector, pack_vector, pack_vectors
 
 __all__ = [
     "LIST_TAG_FIELDS",
     "SCALAR_TAG_FIELDS",
     "TIME_FIELDS",
     "Backend",
+    "Columns",
     "Fingerprint",
     "Hit",
     "HybridQuery",
     "KeywordQuery",
     "Listing",
     "Metric",
+    "PackedVectors",
     "Predicate",
     "Ranking",
     "Replaced",
     "Row",
+    "Rows",
     "Scope",
     "SemanticQuery",
     "Vector",
@@ -292,42 +305,44 @@ class Backend(MemoryVectorDatabase):
     # --- writing -----------------------------------------------------------------------------
 
     async def _add(self, memories: Sequence[MemoryRecord], scope: Scope | None) -> list[str]:
-        copies = await stored_forms(memories)
-        records = latest(copies)
+        given = await stored_forms(memories)
+        columns = latest(given)
         async with self._engine():
-            if not records:
+            if not columns.records:
                 return []
-            vectors = await self._embed_documents([each.text for each in records])
-            taken = await self._put(list(map(Row, records, vectors)), scope)
+            vectors = await self._embed_documents(columns["text"])
+            taken = await self._put(Rows(columns, vectors), scope)
         if taken and scope is not None:
             raise outside_scope(taken, scope)
-        return [each.id for each in copies]
+        return [*given["id"]]
 
     async def _update(self, memories: Sequence[MemoryRecord], scope: Scope | None) -> int:
-        records = latest(await stored_forms(memories))
+        columns = latest(await stored_forms(memories))
         async with self._engine():
-            if not records:
+            if not columns.records:
                 return 0
-            stored = {each.id: each for each in await self._fetch([each.id for each in records])}
-            records = [
-                each
-                for each in records
-                if each.id in stored and (scope is None or scope.contains(stored[each.id]))
+            stored = {each.id: each for each in await self._fetch(columns["id"])}
+            found = [
+                position
+                for position, memory_id in enumerate(columns["id"])
+                if memory_id in stored and (scope is None or scope.contains(stored[memory_id]))
             ]
-            if not records:
+            if not found:
                 return 0
-            changed = [each for each in records if each.text != stored[each.id].text]
-            vectors = await self._embed_by_id(changed)
-            replaced, stale = await self._replace(
-                [Row(each, vectors.get(each.id)) for each in records], scope
+            columns = columns.take(found)
+            text_of = dict(zip(columns["id"], columns["text"], strict=True))
+            vectors = await self._embed_by_id(
+                {each: text for each, text in text_of.items() if text != stored[each].text}
             )
+            rows = Rows(columns, [vectors.get(each) for each in columns["id"]])
+            replaced, stale = await self._replace(rows, scope)
             if stale:  # others changed those texts after we looked, so they need vectors after all
-                unembedded = set(stale)
-                again = [each for each in records if each.id in unembedded]
-                vectors = await self._embed_by_id(again)
-                retried = await self._replace(
-                    [Row(each, vectors[each.id]) for each in again], scope
+                vectors = await self._embed_by_id({each: text_of[each] for each in stale})
+                again = columns.take(
+                    [place for place, each in enumerate(columns["id"]) if each in vectors]
                 )
+                rows = Rows(again, [vectors[each] for each in again["id"]])
+                retried = await self._replace(rows, scope)
                 replaced += retried.replaced
             return replaced
 
@@ -338,7 +353,7 @@ class Backend(MemoryVectorDatabase):
 
     # --- embedding ---------------------------------------------------------------------------
 
-    async def _embed_documents(self, texts: Sequence[str]) -> list[Vector]:
+    async def _embed_documents(self, texts: Sequence[str]) -> Sequence[Vector]:
         # Equal texts are common ("ok", "thanks") and have equal vectors.
         unique = list(dict.fromkeys(texts))
         with _EmbeddingErrors(self.embeddings):
@@ -349,11 +364,11 @@ class Backend(MemoryVectorDatabase):
         by_text = dict(zip(unique, packed, strict=True))
         return [by_text[text] for text in texts]
 
-    async def _embed_by_id(self, records: Sequence[MemoryRecord]) -> dict[str, Vector]:
-        if not records:
+    async def _embed_by_id(self, texts: Mapping[str, str]) -> dict[str, Vector]:
+        if not texts:
             return {}
-        vectors = await self._embed_documents([each.text for each in records])
-        return {each.id: vector for each, vector in zip(records, vectors, strict=True)}
+        vectors = await self._embed_documents([*texts.values()])
+        return dict(zip(texts, vectors, strict=True))
 
     async def _embed_query(self, text: str) -> Vector:
         with _EmbeddingErrors(self.embeddings):
@@ -367,7 +382,7 @@ class Backend(MemoryVectorDatabase):
             zero_allowed=self.metric is not Metric.COSINE,
         )
 
-    def _packed(self, vectors: Any, texts: Sequence[str]) -> list[Vector]:
+    def _packed(self, vectors: Any, texts: Sequence[str]) -> Sequence[Vector]:
         assert self._fingerprint is not None
         return pack_vectors(
             vectors,
@@ -515,7 +530,7 @@ class Backend(MemoryVectorDatabase):
         """
 
     @abstractmethod
-    async def _put(self, rows: Sequence[Row], scope: Scope | None) -> Sequence[str]:
+    async def _put(self, rows: Rows, scope: Scope | None) -> Sequence[str]:
         """Insert the rows, or replace whole records by id; ids are unique within ``rows``.
 
         With a ``scope``: if records outside it hold some of the ids, write nothing at all and
@@ -523,7 +538,7 @@ class Backend(MemoryVectorDatabase):
         """
 
     @abstractmethod
-    async def _replace(self, rows: Sequence[Row], scope: Scope | None) -> Replaced:
+    async def _replace(self, rows: Rows, scope: Scope | None) -> Replaced:
         """Replace records that exist (and lie in ``scope``); create none. One step, as `_put`.
 
         A row without a vector keeps the stored one, if the stored text is that of the row. If it

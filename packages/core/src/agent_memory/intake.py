@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from itertools import chain
-from operator import itemgetter
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from agent_memory.columns import FIELDS, OBJECTS, Columns, transposed
 from agent_memory.errors import InvalidArgumentError
 from agent_memory.models import (
     JsonObject,
@@ -22,6 +22,7 @@ from agent_memory.models import (
     MemoryRecordResult,
     MemoryTypeEnum,
     ensure_encodable,
+    memory_hash,
 )
 
 _T = TypeVar("_T")
@@ -31,12 +32,10 @@ _INLINE = 64
 _TAGS = ("id", "text", "extraction_strategy", "discrete_memory_extracted")
 _OPTIONAL_TAGS = ("session_id", "user_id", "namespace", "memory_hash")
 _LISTS = ("topics", "entities", "extracted_from")
-_OBJECTS = ("metadata", "extraction_strategy_config")
+_NO_OBJECT: dict[str, Any] = {}
 _TIMES = ("created_at", "last_accessed", "updated_at")
 _OPTIONAL_TIMES = ("event_date", "persisted_at")
-_FIELDS = tuple(MemoryRecord.model_fields)
-_values_of = itemgetter(*_FIELDS)
-_NOT_STORED = MemoryRecordResult.model_fields.keys() - set(_FIELDS)
+_NOT_STORED = MemoryRecordResult.model_fields.keys() - set(FIELDS)
 _TOO_MANY = 2**63
 _PART = 64
 """How many records are looked at together."""
@@ -51,28 +50,36 @@ def require_records(memories: object) -> None:
             raise InvalidArgumentError(f"expected a MemoryRecord, got {type(each).__name__}")
 
 
-def stored_copies(records: Sequence[MemoryRecord]) -> list[MemoryRecord]:
-    """Return valid copies of ``records`` with their hashes.
+def stored_columns(records: Sequence[MemoryRecord]) -> Columns:
+    """Return valid copies of ``records`` with their hashes, by column.
 
     Raises:
         InvalidArgumentError: a record is not valid any more; lists, metadata and copies may have
             been changed without validation.
     """
-    copies: list[MemoryRecord] = []
+    columns: dict[str, list[Any]] = {name: [] for name in FIELDS}
     for start in range(0, len(records), _PART):
         part = records[start : start + _PART]
-        part = _copies_if_plain(part) or [*map(_validated_copy, part)]
-        for each in part:
-            # Valid as it is: no second validation.
-            each.__dict__["memory_hash"] = each.compute_hash()
-        copies += part
-    return copies
+        copies = _copies_if_plain(part) or Columns.of(map(_validated_copy, part))
+        for name, values in copies.items():
+            columns[name] += values
+    columns["memory_hash"] = [
+        *map(
+            memory_hash,
+            columns["memory_type"],
+            columns["namespace"],
+            columns["session_id"],
+            columns["text"],
+            columns["user_id"],
+        )
+    ]
+    return Columns(columns)
 
 
-async def stored_forms(memories: Sequence[MemoryRecord]) -> list[MemoryRecord]:
-    """Return the stored form of every record; see `require_records` and `stored_copies`."""
+async def stored_forms(memories: Sequence[MemoryRecord]) -> Columns:
+    """Return the stored form of every record; see `require_records` and `stored_columns`."""
     require_records(memories)
-    return await offload(len(memories), lambda: stored_copies(memories))
+    return await offload(len(memories), lambda: stored_columns(memories))
 
 
 async def offload(size: int, work: Callable[[], _T]) -> _T:
@@ -80,9 +87,12 @@ async def offload(size: int, work: Callable[[], _T]) -> _T:
     return work() if size <= _INLINE else await asyncio.to_thread(work)
 
 
-def latest(records: Sequence[MemoryRecord]) -> list[MemoryRecord]:
+def latest(columns: Columns) -> Columns:
     """Return each id's last record."""
-    return list({each.id: each for each in records}.values())
+    positions = {memory_id: position for position, memory_id in enumerate(columns["id"])}
+    if len(positions) == columns.records:
+        return columns
+    return columns.take([*positions.values()])
 
 
 def _validated_copy(record: MemoryRecord) -> MemoryRecord:
@@ -96,36 +106,35 @@ def _validated_copy(record: MemoryRecord) -> MemoryRecord:
         raise InvalidArgumentError(f"the record {name!r} became invalid: {error}") from error
 
 
-def _copies_if_plain(records: Sequence[MemoryRecord]) -> list[MemoryRecord] | None:
+def _copies_if_plain(records: Sequence[MemoryRecord]) -> Columns | None:
     """Return copies if each field is, to the type, what validation makes of it, else ``None``.
 
     So are nearly all records, and to see that field by field for many of them costs a tenth of
     validating each. ``None`` says nothing about the records: it leaves them to the validators.
     """
     fields = [each.__dict__ for each in records]
-    if {*map(len, fields)} != {len(_FIELDS)}:
+    if {*map(len, fields)} != {len(FIELDS)}:
         return None
     try:
-        columns = dict(zip(_FIELDS, zip(*map(_values_of, fields), strict=True), strict=True))
+        columns = transposed(fields)
     except KeyError:
         return None
     if not (_are_plain_strings(columns) and _are_plain_others(columns)):
         return None
-    copies = [each.copy() for each in fields]
     for name in _LISTS:
-        for copy, tags in zip(copies, columns[name], strict=True):
-            if tags is not None:
-                copy[name] = tags.copy()
-    for name in _OBJECTS:
-        for copy, value in zip(copies, columns[name], strict=True):
-            try:
-                copy[name] = _json_validator()(value) if value else {}
-            except ValidationError:
-                return None
-    return MemoryRecord.all_from_trusted(copies)
+        columns[name] = [None if tags is None else tags.copy() for tags in columns[name]]
+    try:
+        for name in OBJECTS:
+            # One for all that are empty: to make two for each record costs the most of this.
+            columns[name] = [
+                _json_validator()(value) if value else _NO_OBJECT for value in columns[name]
+            ]
+    except ValidationError:
+        return None
+    return Columns(columns)
 
 
-def _are_plain_strings(columns: dict[str, tuple[Any, ...]]) -> bool:
+def _are_plain_strings(columns: dict[str, Sequence[Any]]) -> bool:
     strings: list[Any] = [*chain.from_iterable(map(columns.__getitem__, _TAGS))]
     for name in _OPTIONAL_TAGS:
         strings += [each for each in columns[name] if each is not None]
@@ -144,11 +153,11 @@ def _are_plain_strings(columns: dict[str, tuple[Any, ...]]) -> bool:
     )
 
 
-def _are_plain_others(columns: dict[str, tuple[Any, ...]]) -> bool:
+def _are_plain_others(columns: dict[str, Sequence[Any]]) -> bool:
     times: list[Any] = [*chain.from_iterable(map(columns.__getitem__, _TIMES))]
     for name in _OPTIONAL_TIMES:
         times += [each for each in columns[name] if each is not None]
-    objects = chain.from_iterable(map(columns.__getitem__, _OBJECTS))
+    objects = chain.from_iterable(map(columns.__getitem__, OBJECTS))
     counts = columns["access_count"]
     return (
         {*map(type, times)} == {datetime}

@@ -195,19 +195,9 @@ class MemoryRecord(BaseModel):
 
     def compute_hash(self) -> str:
         """Return the sha256, in hex, of the fields that make two memories the same (rule REC-4)."""
-        # As json.dumps(..., sort_keys=True) has it, written out: every record stored needs one.
-        # Out of the dict, as attributes of models take twice as long.
-        fields = self.__dict__
-        session_id, user_id = fields["session_id"], fields["user_id"]
-        namespace = fields["namespace"]
-        identity = (
-            f'{{"memory_type": {_encoded(fields["memory_type"])}, '
-            f'"namespace": {"null" if namespace is None else _encoded(namespace)}, '
-            f'"session_id": {"null" if session_id is None else _encoded(session_id)}, '
-            f'"text": {_encoded(fields["text"])}, '
-            f'"user_id": {"null" if user_id is None else _encoded(user_id)}}}'
+        return memory_hash(
+            self.memory_type, self.namespace, self.session_id, self.text, self.user_id
         )
-        return hashlib.sha256(identity.encode()).hexdigest()
 
     @classmethod
     def from_trusted(cls, fields: dict[str, Any]) -> Self:
@@ -232,6 +222,25 @@ class MemoryRecord(BaseModel):
             _set_private(record, None)
             records.append(record)
         return records
+
+
+def memory_hash(
+    memory_type: MemoryTypeEnum,
+    namespace: str | None,
+    session_id: str | None,
+    text: str,
+    user_id: str | None,
+) -> str:
+    """Return what `MemoryRecord.compute_hash` does, of a record's fields."""
+    # As json.dumps(..., sort_keys=True) has it, written out: every record stored needs one.
+    identity = (
+        f'{{"memory_type": {_encoded(memory_type)}, '
+        f'"namespace": {"null" if namespace is None else _encoded(namespace)}, '
+        f'"session_id": {"null" if session_id is None else _encoded(session_id)}, '
+        f'"text": {_encoded(text)}, '
+        f'"user_id": {"null" if user_id is None else _encoded(user_id)}}}'
+    )
+    return hashlib.sha256(identity.encode()).hexdigest()
 
 
 # What a model is made of, set without looking each up by its name.

@@ -6,11 +6,13 @@ import these names from `agent_memory.backend`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from functools import cached_property
+from typing import NamedTuple, overload
 
+from agent_memory.columns import Columns
 from agent_memory.keywords import Keywords
 from agent_memory.models import MemoryRecord
 from agent_memory.predicates import Predicate
@@ -53,6 +55,53 @@ class Row(NamedTuple):
     record: MemoryRecord
     vector: Vector | None
     """``None``, in `_replace` alone, keeps the stored vector if the stored text is the same."""
+
+
+class Rows(Sequence[Row]):
+    """The rows of one write: a sequence of `Row`, or the same by column, as an engine likes it.
+
+    Records are made when the first row is looked at, so an engine that reads columns saves that.
+
+    Attributes:
+        columns: the fields of the records.
+        vectors: the vector of each.
+    """
+
+    def __init__(self, columns: Columns, vectors: Sequence[Vector | None]) -> None:
+        self.columns = columns
+        self.vectors = vectors
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Rows:
+        """Return single rows as one write."""
+        records, vectors = [], []
+        for record, vector in rows:
+            records.append(record)
+            vectors.append(vector)
+        return cls(Columns.of(records), vectors)
+
+    def take(self, positions: Sequence[int]) -> Rows:
+        """Return the rows at ``positions``, in that order."""
+        return Rows(self.columns.take(positions), [self.vectors[each] for each in positions])
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        return self._rows[index]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows)
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        return [*map(Row, self.columns.to_records(), self.vectors)]
 
 
 class Replaced(NamedTuple):

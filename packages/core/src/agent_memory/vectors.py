@@ -10,7 +10,7 @@ import math
 import sys
 from array import array
 from collections.abc import Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast, overload
 
 from agent_memory.errors import EmbeddingError
 
@@ -25,9 +25,41 @@ Vector: TypeAlias = "memoryview[float]"
 """
 
 
+class PackedVectors(Sequence[Vector]):
+    """Vectors that lie one behind the other in one buffer; each is made when it is looked at.
+
+    Attributes:
+        buffer: all their numbers, read-only.
+        dimensions: how many of them each vector has.
+    """
+
+    def __init__(self, buffer: Vector, dimensions: int) -> None:
+        self.buffer = buffer
+        self.dimensions = dimensions
+
+    def __len__(self) -> int:
+        return len(self.buffer) // self.dimensions
+
+    @overload
+    def __getitem__(self, index: int) -> Vector: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Vector]: ...
+
+    def __getitem__(self, index: int | slice) -> Vector | Sequence[Vector]:
+        size = self.dimensions
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step != 1:
+                return [self[each] for each in range(start, stop, step)]
+            return PackedVectors(self.buffer[start * size : max(start, stop) * size], size)
+        place = range(len(self))[index]
+        return self.buffer[place * size : (place + 1) * size]
+
+
 def pack_vectors(
     vectors: Any, *, texts: Sequence[str], dimensions: int, model: str, zero_allowed: bool
-) -> list[Vector]:
+) -> Sequence[Vector]:
     """Return what embeddings returned as packed vectors, one for each of ``texts``.
 
     Args:
@@ -48,28 +80,32 @@ def pack_vectors(
         ) from None
     if count != len(texts):
         raise EmbeddingError(f"{model!r} returned {count} vectors for {len(texts)} texts")
-    if _is_clean_matrix(vectors, dimensions, zero_allowed=zero_allowed):
-        return _rows_of(vectors, dimensions)
+    packed = _packed_if_clean(vectors, dimensions, zero_allowed=zero_allowed)
+    if packed is not None:
+        return packed
     return [
         pack_vector(vector, text, dimensions=dimensions, model=model, zero_allowed=zero_allowed)
         for vector, text in zip(vectors, texts, strict=True)
     ]
 
 
-def _is_clean_matrix(vectors: Any, dimensions: int, *, zero_allowed: bool) -> bool:
-    """Tell whether ``vectors`` is one array in which no vector can be refused."""
+def _packed_if_clean(vectors: Any, dimensions: int, *, zero_allowed: bool) -> PackedVectors | None:
+    """Return a copy of ``vectors`` if they are one array in which no vector can be refused."""
     if getattr(vectors, "ndim", 0) != 2 or vectors.dtype.kind not in "fiu" or not len(vectors):
-        return False
+        return None
+    if vectors.shape[1] != dimensions or not _fits_float32(vectors):
+        return None
+    packed = vectors.astype("float32", order="C")
+    if not zero_allowed and not packed.any(axis=1).all():  # tiny ones have become zero
+        return None
+    return PackedVectors(memoryview(packed).toreadonly().cast("B").cast("f"), dimensions)
+
+
+def _fits_float32(vectors: Any) -> bool:
+    # Not the largest of absolute values, which would be a copy of all. NaN passes no comparison.
     return bool(
-        vectors.shape[1] == dimensions
-        and float(abs(vectors).max()) <= _LARGEST_FLOAT32  # NaN is not
-        and (zero_allowed or vectors.astype("float32").any(axis=1).all())  # tiny ones become zero
+        float(vectors.max()) <= _LARGEST_FLOAT32 and float(vectors.min()) >= -_LARGEST_FLOAT32
     )
-
-
-def _rows_of(vectors: Any, dimensions: int) -> list[Vector]:
-    buffer = memoryview(vectors.astype("float32", order="C")).toreadonly().cast("B").cast("f")
-    return [buffer[start : start + dimensions] for start in range(0, len(buffer), dimensions)]
 
 
 def pack_vector(

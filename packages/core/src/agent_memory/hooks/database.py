@@ -183,7 +183,7 @@ class HookedMemories(MemoryVectorDatabase):
             records = memories
             if hooks.before_add or hooks.after_add:
                 records = await _changed_before(
-                    hooks.before_add, call, await stored_forms(memories), scope
+                    hooks.before_add, call, (await stored_forms(memories)).to_records(), scope
                 )
             if scope is None:
                 ids = await self.unhooked.add_memories(records)
@@ -209,7 +209,7 @@ class HookedMemories(MemoryVectorDatabase):
             records = memories
             if hooks.before_update or hooks.after_update:
                 records = await _changed_before(
-                    hooks.before_update, call, await stored_forms(memories), scope
+                    hooks.before_update, call, (await stored_forms(memories)).to_records(), scope
                 )
             if scope is None:
                 updated = await self.unhooked.update_memories(records)
