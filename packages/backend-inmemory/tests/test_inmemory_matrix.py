@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -224,6 +225,19 @@ def test_large_spaces_are_searched_exactly(metric: Metric) -> None:
     query = generator.standard_normal(4).tolist()
     for count in (10, 93, 94):
         check_nearest(matrix, metric, vectors, query, count)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such pages")
+def test_reading_all_vectors_puts_them_into_huge_pages() -> None:
+    size = 10_000
+    vectors = np.ones((size, 384), np.float32)
+    matrix = Matrix(384, Metric.COSINE)
+    matrix.reserve(size, size)
+    matrix.put(np.arange(size), vectors)
+    matrix.nearest(vectors[0], 1, rows=np.arange(9), max_distance=None)
+    assert matrix._growing._collapsed == 0
+    matrix.nearest(vectors[0], 1, rows=None, max_distance=None)
+    assert matrix._growing._collapsed >= vectors.nbytes // (2 << 20) - 1
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,6 +80,44 @@ def test_what_the_embeddings_do_to_their_array_later_is_not_seen() -> None:
     packed = pack(array, texts=2)
     array[:] = 7
     assert [each.tolist() for each in packed] == [[1, 1], [1, 1]]
+
+
+anything = (
+    st.floats()
+    | st.integers(-(2**200), 2**200)
+    | st.sampled_from(
+        [True, None, "1", np.float32(0.5), np.float64(1e300), 10**400, 0, -0.0, 1e-60]
+    )
+)
+
+
+@patient
+@given(
+    st.lists(
+        st.lists(anything, min_size=2, max_size=2) | st.lists(anything, max_size=3),
+        min_size=1,
+        max_size=3,
+    ),
+    st.booleans(),
+)
+def test_lists_of_anything_are_packed_as_single_numbers_are_or_refused(
+    vectors: list[list[Any]], zero: bool
+) -> None:
+    try:
+        should = [array("f", each) for each in vectors]
+        refused = any(
+            len(each) != 2 or not all(map(math.isfinite, each)) or not (zero or any(each))
+            for each in should
+        )
+    except (TypeError, OverflowError):
+        refused = True
+    try:
+        packed = pack(vectors, texts=len(vectors), zero=zero)
+    except EmbeddingError:
+        assert refused
+    else:
+        assert not refused
+        assert [each.tobytes() for each in packed] == [each.tobytes() for each in should]
 
 
 words = st.binary(min_size=4, max_size=4) | st.sampled_from(
