@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from numpy.typing import NDArray
 
 from agent_memory.backend import Metric
+from agent_memory_inmemory import growing
 from agent_memory_inmemory.matrix import RESOLUTION, Matrix, _at_most
 
 Vectors = dict[int, list[float]]
@@ -228,7 +229,8 @@ def test_large_spaces_are_searched_exactly(metric: Metric) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such pages")
-def test_reading_all_vectors_puts_them_into_huge_pages() -> None:
+def test_reading_all_vectors_puts_them_into_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growing, "_system_collapses", lambda: True)
     size = 10_000
     vectors = np.ones((size, 384), np.float32)
     matrix = Matrix(384, Metric.COSINE)

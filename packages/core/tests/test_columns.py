@@ -19,7 +19,7 @@ def _vector(number: int) -> Vector:
 @given(st.lists(records(), max_size=5), st.data())
 def test_columns_hold_what_the_records_do(many: list[MemoryRecord], data: st.DataObject) -> None:
     columns = Columns.of(many)
-    assert columns.records == len(many)
+    assert columns.count == len(many)
     assert len(columns) == len(FIELDS)
     for name in FIELDS:
         assert [*columns[name]] == [getattr(each, name) for each in many]
@@ -28,7 +28,7 @@ def test_columns_hold_what_the_records_do(many: list[MemoryRecord], data: st.Dat
     assert columns.part(start, stop).to_records() == many[start:stop]
     places = data.draw(st.lists(st.sampled_from(range(len(many))))) if many else []
     taken = columns.take(places)
-    assert taken.records == len(places)
+    assert taken.count == len(places)
     assert taken.to_records() == [many[each] for each in places]
 
 
@@ -42,7 +42,11 @@ def test_rows_are_a_sequence_and_columns_at_once(
     assert rows.columns["id"] == tuple(each.id for each in many)
     assert [*rows.vectors] == vectors
     assert len(rows) == len(single)
-    assert [*rows] == rows[:] == single
+    assert [*rows] == [*rows[:]] == single
+    part = data.draw(st.slices(5))
+    assert [*rows[part]] == single[part]
+    assert [row for part in rows.parts(2) for row in part] == single
+    assert all(len(part) <= 2 for part in rows.parts(2))
     for place, row in enumerate(single):
         assert rows[place] == row == rows[place - len(many)]
     places = data.draw(st.lists(st.sampled_from(range(len(many))))) if many else []
@@ -56,3 +60,14 @@ def test_a_record_that_a_row_was_asked_for_stays_the_same_object() -> None:
     assert rows[0].record is rows[0].record
     [row] = rows
     assert row.record is rows[0].record
+
+
+def test_columns_may_come_in_any_order() -> None:
+    columns = Columns.of([MemoryRecord(id="a", text="b")])
+    assert Columns(dict(reversed([*columns.items()]))).to_records() == columns.to_records()
+
+
+def test_there_is_a_vector_or_none_for_each_record() -> None:
+    columns = Columns.of([MemoryRecord(id="a", text="a")])
+    with pytest.raises(ValueError, match="2 vectors for 1 records"):
+        Rows(columns, [None, None])

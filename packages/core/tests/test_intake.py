@@ -126,7 +126,7 @@ def test_many_records_keep_their_order_whoever_validates_them() -> None:
     assert columns["id"] == [each.id for each in records]
     assert columns["memory_hash"] == [each.compute_hash() for each in records]
     assert columns["created_at"][_PART + 1] == datetime(2026, 1, 1, tzinfo=UTC)
-    assert columns.records == len(records)
+    assert columns.count == len(records)
 
 
 def test_what_the_caller_changes_later_is_not_stored() -> None:

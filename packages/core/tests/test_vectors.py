@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -218,6 +218,42 @@ def test_a_matrix_is_refused_for_one_row(wrong: float, message: str) -> None:
             pack(np.ones(shape), texts=2)
     with pytest.raises(EmbeddingError):
         pack(np.array([["1", "2"], ["3", "4"]]), texts=2)
+
+
+class _Shrinking(list[list[float]]):
+    """A list that has lost a vector by the time it is read."""
+
+    def __iter__(self) -> Iterator[list[float]]:
+        return iter(self[:-1])
+
+
+def test_a_list_that_changes_meanwhile_is_refused() -> None:
+    with pytest.raises(EmbeddingError, match="returned 1 vectors for 2 texts"):
+        pack(_Shrinking([[1.0, 2.0], [3.0, 4.0]]), texts=2)
+
+
+class _Tensor:
+    """What tensors have in common: NumPy's names, other types, no buffer."""
+
+    dtype = "float32"
+
+    def __init__(self, numbers: list[Any]) -> None:
+        self.numbers = numbers
+        self.ndim = 1 + isinstance(numbers[0], list)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> _Tensor:
+        return _Tensor(self.numbers[index])
+
+    def tolist(self) -> list[Any]:
+        return self.numbers
+
+
+def test_a_tensor_is_packed_row_by_row() -> None:
+    packed = pack(_Tensor([[1.0, 2.0], [3.0, 4.0]]), texts=2)
+    assert [each.tolist() for each in packed] == [[1.0, 2.0], [3.0, 4.0]]
 
 
 def test_the_message_names_the_text_of_the_wrong_vector() -> None:

@@ -38,6 +38,7 @@ from agent_memory.backend import (
     Ranking,
     Replaced,
     Row,
+    Rows,
     Scope,
     SemanticQuery,
 )
@@ -248,9 +249,9 @@ class QdrantBackend(Backend):
 
     # --- writing -----------------------------------------------------------------------------
 
-    async def _put(self, rows: Sequence[Row], scope: Scope | None) -> Sequence[str]:
+    async def _put(self, rows: Rows, scope: Scope | None) -> Sequence[str]:
         async def put() -> Sequence[str]:
-            ids = [row.record.id for row in rows]
+            ids = rows.columns["id"]
             seen = await self._look(ids)
             _check_numbers([*ids, *(seen.keys() - set(ids))])
             taken = _outside(scope, seen)
@@ -265,9 +266,9 @@ class QdrantBackend(Backend):
 
         return await self._connection.write(put)
 
-    async def _replace(self, rows: Sequence[Row], scope: Scope | None) -> Replaced:
+    async def _replace(self, rows: Rows, scope: Scope | None) -> Replaced:
         async def replace() -> Replaced:
-            seen = await self._look([row.record.id for row in rows], with_vectors=True)
+            seen = await self._look(rows.columns["id"], with_vectors=True)
             stale: list[str] = []
 
             def chosen() -> list[models.PointStruct]:

@@ -275,9 +275,9 @@ class Engine:
             self._learn(embedded[part], vectors[part])
         self._analyze_if_grown()
 
-    def _insert(self, numbers: Sequence[int], fields: Columns, *, over: bool) -> None:
+    def _insert(self, numbers: Sequence[int], records: Columns, *, over: bool) -> None:
         """Write records into the tables, with ``over`` in place of those of the same numbers."""
-        columns = to_columns(fields)
+        columns = to_columns(records)
         verb = "INSERT OR REPLACE" if over else "INSERT"
         try:
             self._insert_columns(
@@ -287,7 +287,7 @@ class Engine:
             raise _IdTakenError from error
         if "words" in self._indexes:
             self._connection.executemany(
-                _INSERT_WORDS, zip(numbers, map(_words, fields["text"]), strict=True)
+                _INSERT_WORDS, zip(numbers, map(_words, records["text"]), strict=True)
             )
         if "elements" in self._indexes:
             self._connection.executemany(
@@ -295,7 +295,7 @@ class Engine:
                 (
                     (field, value, number)
                     for name, field in ELEMENT_FIELDS.items()
-                    for number, values in zip(numbers, fields[name], strict=True)
+                    for number, values in zip(numbers, records[name], strict=True)
                     for value in values or ()
                 ),
             )
@@ -322,7 +322,7 @@ class Engine:
             vectors = _as_array(packed.buffer)
         else:
             vectors = np.frombuffer(b"".join(packed), np.float32)
-        vectors = vectors.reshape(len(rows), -1)
+        vectors = vectors.reshape(len(rows), self.fingerprint.dimensions)
         self._matrix.put(rows, vectors)
         if self._graph is not None and not linked:
             self._graph.put(rows, vectors)

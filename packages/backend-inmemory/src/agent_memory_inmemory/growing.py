@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import mmap
+import os
+import re
 import sys
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 _HUGE_PAGE = 2 << 20
-_MADV_COLLAPSE = 25  # from Linux 6.1 on; `mmap` has no name for it
+_MADV_COLLAPSE = 25  # `mmap` has no name for it
 _COLLAPSED_AT_ONCE = 16
 """Huge pages made in one call: some 10 ms, and ten times as long where memory comes slowly."""
 
@@ -28,7 +32,7 @@ class GrowingRows:
         self._memory: mmap.mmap | None = None
         """What ``rows`` is a view of, where the system can move memory."""
         self._collapsed = 0
-        """How many huge pages were made, from the beginning on."""
+        """How many huge pages were asked for, from the beginning on."""
 
     def grow(self, room: int) -> None:
         """Make room for ``room`` rows, more than there are; those written so far stay.
@@ -45,6 +49,9 @@ class GrowingRows:
                 self._view(columns)
                 self.rows[: len(old)] = old
             self._collapsed = 0  # what has moved may be in small pages again
+            if size >= _HUGE_PAGE and not _system_collapses():
+                with suppress(OSError):  # a kernel without huge pages refuses it
+                    self._memory.madvise(mmap.MADV_HUGEPAGE)
         else:
             grown = np.empty((room, columns), np.float32)
             grown[: len(self.rows)] = self.rows
@@ -56,18 +63,14 @@ class GrowingRows:
         To read all of them is then up to a fifth faster. They are written to small pages first:
         huge ones are slow to come by where the machine is a virtual one or its memory in pieces.
         """
-        if sys.platform == "linux" and self._memory is not None:
+        if sys.platform == "linux" and self._memory is not None and _system_collapses():
             first = -self.rows.__array_interface__["data"][0] % _HUGE_PAGE
             full = (used * self.rows.strides[0] - first) // _HUGE_PAGE
-            # One by one, as this keeps the interpreter's lock.
+            # One by one, as each keeps the interpreter's lock.
             for page in range(self._collapsed, min(full, self._collapsed + _COLLAPSED_AT_ONCE)):
                 self._collapsed = page + 1
-                try:
+                with suppress(OSError):  # there may be no room for a huge page
                     self._memory.madvise(_MADV_COLLAPSE, first + page * _HUGE_PAGE, _HUGE_PAGE)
-                except OSError:
-                    # It cannot, or not now; a kernel that may does it by itself, in time.
-                    with suppress(OSError):
-                        self._memory.madvise(mmap.MADV_HUGEPAGE)
 
     if sys.platform == "linux":
 
@@ -90,6 +93,20 @@ class GrowingRows:
 
 
 if sys.platform == "linux":
+
+    @cache
+    def _system_collapses() -> bool:
+        """Tell whether the kernel makes huge pages of small ones when it is asked to, and may."""
+        try:
+            allowed = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+        except OSError:  # it has none
+            return False
+        # It would even if none are allowed.
+        return "[never]" not in allowed and _version(os.uname().release) >= (6, 1)
+
+    def _version(release: str) -> tuple[int, ...]:
+        found = re.match(r"(\d+)\.(\d+)", release)
+        return tuple(map(int, found.groups())) if found else ()
 
     def _mapped(size: int) -> mmap.mmap:
         try:

@@ -56,20 +56,22 @@ DEFAULTS: dict[str, Any] = {
     "extraction_strategy": "discrete",
     "extraction_strategy_config": {},
 }
-"""Values that the table has of itself; most records have most of them."""
+"""Values for which the table's own defaults stand; most records have most of them."""
 
 
-def to_columns(fields: Columns) -> dict[str, Sequence[Any]]:
+def to_columns(records: Columns) -> dict[str, Sequence[Any]]:
     """Return the values of those of `COLUMNS` for which the table's defaults do not stand.
 
     Times are microseconds, lists and objects are JSON.
     """
-    return {
-        name: convert(values) if (convert := _CONVERSIONS.get(name)) else values
-        for name in COLUMNS
-        for values in (fields[name],)
-        if name not in DEFAULTS or values.count(DEFAULTS[name]) < len(values)
-    }
+    columns: dict[str, Sequence[Any]] = {}
+    for name in COLUMNS:
+        values = records[name]
+        if name in DEFAULTS and values.count(DEFAULTS[name]) == records.count:
+            continue
+        convert = _CONVERSIONS.get(name)
+        columns[name] = convert(values) if convert else values
+    return columns
 
 
 def from_rows(rows: Iterable[Sequence[Any]]) -> list[MemoryRecord]:

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from functools import partial
+from itertools import compress
 from typing import Any, Literal, TypeVar
 
 from redis import exceptions
@@ -36,6 +37,7 @@ from agent_memory.backend import (
     Ranking,
     Replaced,
     Row,
+    Rows,
     SemanticQuery,
 )
 from agent_memory.predicates import Predicate
@@ -191,33 +193,31 @@ class RedisBackend(Backend):
 
     # --- writing -----------------------------------------------------------------------------
 
-    async def _put(self, rows: Sequence[Row], scope: Scope | None) -> Sequence[str]:
+    async def _put(self, rows: Rows, scope: Scope | None) -> Sequence[str]:
         if scope is None:
-            for part in _parts(rows, _PUT_ROWS):
+            for part in rows.parts(_PUT_ROWS):
                 await self._written(part, await offload(len(part), partial(self._sets, part)))
             return ()
         if self._commands.is_cluster or len(rows) > _ATOMIC_ROWS:
             # A script reaches the keys of one slot, and one of very many records would keep all
             # others waiting. So all are looked at first, and each once more when it is written.
-            taken = await self._taken([each.record.id for each in rows], scope)
+            taken = await self._taken(rows.columns["id"], scope)
             if taken:
                 return taken
         at_once = 1 if self._commands.is_cluster else _ATOMIC_ROWS
         taken = []
-        for part in _parts(rows, _PUT_ROWS if at_once == 1 else at_once):
-            groups = list(_parts(part, at_once))
+        for part in rows.parts(_PUT_ROWS if at_once == 1 else at_once):
+            groups = list(part.parts(at_once))
             commands = await offload(len(part), partial(self._scoped_puts, groups, scope))
             replies = await self._written(part, commands)
             taken += [
-                group[number - 1].record.id
+                group.columns["id"][number - 1]
                 for group, numbers in zip(groups, replies, strict=True)
                 for number in numbers
             ]
         return taken
 
-    async def _written(
-        self, rows: Sequence[Row], commands: Sequence[Sequence[Any]]
-    ) -> Sequence[Any]:
+    async def _written(self, rows: Rows, commands: Sequence[Sequence[Any]]) -> Sequence[Any]:
         """Send the commands that write ``rows``, and return their replies once the indexes know.
 
         They do not if the server was emptied under this handle, and the indexes are gone or were
@@ -238,7 +238,7 @@ class RedisBackend(Backend):
             attempts_left -= 1
             await self._commands.restore(made)
             touches = [
-                ("EVAL", scripts.TOUCH, 1, self._layout.key(each.record.id)) for each in rows
+                ("EVAL", scripts.TOUCH, 1, self._layout.key(each)) for each in rows.columns["id"]
             ]
             known, made = self._stamp, self._commands.indexes_made
             *_, found = await self._commands.keyed([*touches, stamp])
@@ -248,11 +248,11 @@ class RedisBackend(Backend):
         key = self._layout.key
         return [("HSET", key(record.id), *to_fields(record, vector)) for record, vector in rows]
 
-    def _scoped_puts(self, groups: Sequence[Sequence[Row]], scope: Scope) -> list[Sequence[Any]]:
+    def _scoped_puts(self, groups: Sequence[Rows], scope: Scope) -> list[Sequence[Any]]:
         return [self._scoped_put(each, scope) for each in groups]
 
-    def _scoped_put(self, rows: Sequence[Row], scope: Scope) -> Sequence[Any]:
-        keys = [self._layout.key(each.record.id) for each in rows]
+    def _scoped_put(self, rows: Rows, scope: Scope) -> Sequence[Any]:
+        keys = [*map(self._layout.key, rows.columns["id"])]
         command: list[Any] = ["EVAL", scripts.PUT, len(keys), *keys, *_scope_arguments(scope)]
         for record, vector in rows:
             fields = to_fields(record, vector)
@@ -263,13 +263,14 @@ class RedisBackend(Backend):
         held = await self._searches.fetch(ids)
         return [each.id for each in held if not scope.contains(each)]
 
-    async def _replace(self, rows: Sequence[Row], scope: Scope | None) -> Replaced:
-        replaced, stale = 0, []
-        for part in _parts(rows, _PUT_ROWS):
+    async def _replace(self, rows: Rows, scope: Scope | None) -> Replaced:
+        replaced = 0
+        stale: list[str] = []
+        for part in rows.parts(_PUT_ROWS):
             commands = await offload(len(part), partial(self._replacements, part, scope))
             replies = await self._written(part, commands)
             replaced += sum(each == 1 for each in replies)
-            stale += [row.record.id for row, reply in zip(part, replies, strict=True) if reply == 2]
+            stale += compress(part.columns["id"], [each == 2 for each in replies])
         return Replaced(replaced, stale)
 
     def _replacements(self, rows: Sequence[Row], scope: Scope | None) -> list[Sequence[Any]]:

@@ -308,7 +308,7 @@ class Backend(MemoryVectorDatabase):
         given = await stored_forms(memories)
         columns = latest(given)
         async with self._engine():
-            if not columns.records:
+            if not columns.count:
                 return []
             vectors = await self._embed_documents(columns["text"])
             taken = await self._put(Rows(columns, vectors), scope)
@@ -319,7 +319,7 @@ class Backend(MemoryVectorDatabase):
     async def _update(self, memories: Sequence[MemoryRecord], scope: Scope | None) -> int:
         columns = latest(await stored_forms(memories))
         async with self._engine():
-            if not columns.records:
+            if not columns.count:
                 return 0
             stored = {each.id: each for each in await self._fetch(columns["id"])}
             found = [
@@ -330,18 +330,18 @@ class Backend(MemoryVectorDatabase):
             if not found:
                 return 0
             columns = columns.take(found)
-            text_of = dict(zip(columns["id"], columns["text"], strict=True))
+            texts = dict(zip(columns["id"], columns["text"], strict=True))
             vectors = await self._embed_by_id(
-                {each: text for each, text in text_of.items() if text != stored[each].text}
+                {each: text for each, text in texts.items() if text != stored[each].text}
             )
             rows = Rows(columns, [vectors.get(each) for each in columns["id"]])
             replaced, stale = await self._replace(rows, scope)
             if stale:  # others changed those texts after we looked, so they need vectors after all
-                vectors = await self._embed_by_id({each: text_of[each] for each in stale})
+                unembedded = set(stale)
                 again = columns.take(
-                    [place for place, each in enumerate(columns["id"]) if each in vectors]
+                    [place for place, each in enumerate(columns["id"]) if each in unembedded]
                 )
-                rows = Rows(again, [vectors[each] for each in again["id"]])
+                rows = Rows(again, await self._embed_documents(again["text"]))
                 retried = await self._replace(rows, scope)
                 replaced += retried.replaced
             return replaced

@@ -24,15 +24,15 @@ class Columns(Mapping[str, Sequence[Any]]):
     `MemoryRecord`.
 
     Attributes:
-        records: how many there are.
+        count: how many records there are.
     """
 
-    __slots__ = ("_values", "records")
+    __slots__ = ("_values", "count")
 
     def __init__(self, values: Mapping[str, Sequence[Any]]) -> None:
-        """Take over ``values``, of all of `FIELDS` in their order, which are of equal length."""
+        """Take over ``values``, those of all of `FIELDS`, as many of each."""
         self._values = values
-        self.records = len(values["id"])
+        self.count = len(values["id"])
 
     @classmethod
     def of(cls, records: Iterable[MemoryRecord]) -> Columns:
@@ -60,12 +60,12 @@ class Columns(Mapping[str, Sequence[Any]]):
 
     def to_records(self) -> list[MemoryRecord]:
         """Return a record for each, which takes over its lists and objects."""
-        values = {
+        columns = [
             # The empty ones may be one and the same.
-            name: [each or {} for each in column] if name in OBJECTS else column
-            for name, column in self._values.items()
-        }
-        rows = zip(*values.values(), strict=True)
+            [each or {} for each in self._values[name]] if name in OBJECTS else self._values[name]
+            for name in FIELDS
+        ]
+        rows = zip(*columns, strict=True)
         return MemoryRecord.all_from_trusted(dict(zip(FIELDS, each, strict=True)) for each in rows)
 
 

@@ -32,7 +32,6 @@ _INLINE = 64
 _TAGS = ("id", "text", "extraction_strategy", "discrete_memory_extracted")
 _OPTIONAL_TAGS = ("session_id", "user_id", "namespace", "memory_hash")
 _LISTS = ("topics", "entities", "extracted_from")
-_NO_OBJECT: dict[str, Any] = {}
 _TIMES = ("created_at", "last_accessed", "updated_at")
 _OPTIONAL_TIMES = ("event_date", "persisted_at")
 _NOT_STORED = MemoryRecordResult.model_fields.keys() - set(FIELDS)
@@ -60,7 +59,9 @@ def stored_columns(records: Sequence[MemoryRecord]) -> Columns:
     columns: dict[str, list[Any]] = {name: [] for name in FIELDS}
     for start in range(0, len(records), _PART):
         part = records[start : start + _PART]
-        copies = _copies_if_plain(part) or Columns.of(map(_validated_copy, part))
+        copies = _copies_if_plain(part)
+        if copies is None:
+            copies = Columns.of(map(_validated_copy, part))
         for name, values in copies.items():
             columns[name] += values
     columns["memory_hash"] = [
@@ -82,6 +83,12 @@ async def stored_forms(memories: Sequence[MemoryRecord]) -> Columns:
     return await offload(len(memories), lambda: stored_columns(memories))
 
 
+async def stored_copies(memories: Sequence[MemoryRecord]) -> list[MemoryRecord]:
+    """Return the stored form of every record, as a record; see `stored_forms`."""
+    require_records(memories)
+    return await offload(len(memories), lambda: stored_columns(memories).to_records())
+
+
 async def offload(size: int, work: Callable[[], _T]) -> _T:
     """Run ``work`` on ``size`` records here if they are few, else in a thread, off the loop."""
     return work() if size <= _INLINE else await asyncio.to_thread(work)
@@ -90,7 +97,7 @@ async def offload(size: int, work: Callable[[], _T]) -> _T:
 def latest(columns: Columns) -> Columns:
     """Return each id's last record."""
     positions = {memory_id: position for position, memory_id in enumerate(columns["id"])}
-    if len(positions) == columns.records:
+    if len(positions) == columns.count:
         return columns
     return columns.take([*positions.values()])
 
@@ -123,11 +130,12 @@ def _copies_if_plain(records: Sequence[MemoryRecord]) -> Columns | None:
         return None
     for name in _LISTS:
         columns[name] = [None if tags is None else tags.copy() for tags in columns[name]]
+    # One for all that are empty: to make two for each record costs the most of this.
+    nothing: dict[str, Any] = {}
     try:
         for name in OBJECTS:
-            # One for all that are empty: to make two for each record costs the most of this.
             columns[name] = [
-                _json_validator()(value) if value else _NO_OBJECT for value in columns[name]
+                _json_validator()(value) if value else nothing for value in columns[name]
             ]
     except ValidationError:
         return None

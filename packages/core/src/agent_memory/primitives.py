@@ -60,14 +60,17 @@ class Row(NamedTuple):
 class Rows(Sequence[Row]):
     """The rows of one write: a sequence of `Row`, or the same by column, as an engine likes it.
 
-    Records are made when the first row is looked at, so an engine that reads columns saves that.
+    Records are made when the first row is looked at, so an engine that reads columns saves that,
+    and one with many rows does it part by part.
 
     Attributes:
-        columns: the fields of the records.
-        vectors: the vector of each.
+        columns: the fields of the records, whose lists and objects are those of the records too.
+        vectors: the vector of each; `PackedVectors` if they came together and fit together.
     """
 
     def __init__(self, columns: Columns, vectors: Sequence[Vector | None]) -> None:
+        if len(vectors) != columns.count:
+            raise ValueError(f"{len(vectors)} vectors for {columns.count} records")
         self.columns = columns
         self.vectors = vectors
 
@@ -84,17 +87,27 @@ class Rows(Sequence[Row]):
         """Return the rows at ``positions``, in that order."""
         return Rows(self.columns.take(positions), [self.vectors[each] for each in positions])
 
+    def parts(self, size: int) -> Iterator[Rows]:
+        """Yield the rows in parts of ``size``."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
     def __len__(self) -> int:
-        return len(self.vectors)
+        return self.columns.count
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
 
     @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: slice) -> Rows: ...
 
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        return self._rows[index]
+    def __getitem__(self, index: int | slice) -> Row | Rows:
+        if isinstance(index, int):
+            return self._rows[index]
+        start, stop, step = index.indices(len(self))
+        if step != 1:
+            return self.take(range(start, stop, step))
+        return Rows(self.columns.part(start, stop), self.vectors[start:stop])
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self._rows)

@@ -23,7 +23,8 @@ Vector: TypeAlias = "memoryview[float]"
 """One vector: a one-dimensional, read-only buffer of float32 in the machine's byte order.
 
 ``vector.tolist()`` gives floats, ``vector.tobytes()`` the packed bytes,
-``numpy.asarray(vector)`` an array without copying.
+``numpy.asarray(vector)`` an array without copying. Copy what is to be kept: it may be a part of a
+buffer that holds many vectors.
 """
 
 
@@ -80,13 +81,15 @@ def pack_vectors(
         raise EmbeddingError(
             f"{model!r} returned a {type(vectors).__name__}; expected a list of vectors"
         ) from None
-    if count != len(texts):
-        raise EmbeddingError(f"{model!r} returned {count} vectors for {len(texts)} texts")
-    for packed_if_clean in (_array_if_clean, _lists_if_clean):
-        packed = packed_if_clean(vectors, dimensions, zero_allowed=zero_allowed)
+    if count == len(texts):
+        packed = _array_if_clean(vectors, dimensions, zero_allowed=zero_allowed)
         if packed is not None:
             return packed
-    return [
+        vectors = [*vectors]  # embeddings may keep their list, and change it meanwhile
+        count = len(vectors)
+    if count != len(texts):
+        raise EmbeddingError(f"{model!r} returned {count} vectors for {len(texts)} texts")
+    return _lists_if_clean(vectors, dimensions, zero_allowed=zero_allowed) or [
         pack_vector(vector, text, dimensions=dimensions, model=model, zero_allowed=zero_allowed)
         for vector, text in zip(vectors, texts, strict=True)
     ]
@@ -94,7 +97,9 @@ def pack_vectors(
 
 def _array_if_clean(vectors: Any, dimensions: int, *, zero_allowed: bool) -> PackedVectors | None:
     """Return a copy of ``vectors`` if they are one array in which no vector can be refused."""
-    if getattr(vectors, "ndim", 0) != 2 or vectors.dtype.kind not in "fiu" or not len(vectors):
+    if getattr(vectors, "ndim", 0) != 2 or not len(vectors):
+        return None
+    if getattr(getattr(vectors, "dtype", None), "kind", "none of NumPy's") not in "fiu":
         return None
     if vectors.shape[1] != dimensions or not _fits_float32(vectors):
         return None
@@ -104,7 +109,9 @@ def _array_if_clean(vectors: Any, dimensions: int, *, zero_allowed: bool) -> Pac
     return PackedVectors(memoryview(packed).toreadonly().cast("B").cast("f"), dimensions)
 
 
-def _lists_if_clean(vectors: Any, dimensions: int, *, zero_allowed: bool) -> PackedVectors | None:
+def _lists_if_clean(
+    vectors: list[Any], dimensions: int, *, zero_allowed: bool
+) -> PackedVectors | None:
     """Return ``vectors`` if they are lists of numbers in which no vector can be refused."""
     if {*map(type, vectors)} != {list}:
         return None
@@ -168,7 +175,7 @@ def _is_finite(packed: bytes) -> bool:
 
 
 def _is_nonzero(packed: bytes) -> bool:
-    """Tell whether one of the first bytes shows that not all numbers are zero; see `_is_finite`."""
+    """Tell whether a byte shows that not all numbers are zero; ``False`` says nothing, either."""
     return bool(packed.lstrip(b"\x00\x80"))  # 0.0 and -0.0 are made of these
 
 

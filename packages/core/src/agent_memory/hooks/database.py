@@ -19,7 +19,7 @@ from agent_memory.arguments import checked_ids, checked_query
 from agent_memory.database import Capability, MemoryVectorDatabase
 from agent_memory.errors import HookFailedError, HookTypeError, ScopeError
 from agent_memory.hooks.specification import PROJECT, Call, HookSpecification
-from agent_memory.intake import stored_forms
+from agent_memory.intake import stored_copies
 from agent_memory.models import MemoryRecord, MemoryRecordResult, MemoryRecordResults
 from agent_memory.scope import Scope, ScopeArguments, ScopedMemories
 
@@ -183,7 +183,7 @@ class HookedMemories(MemoryVectorDatabase):
             records = memories
             if hooks.before_add or hooks.after_add:
                 records = await _changed_before(
-                    hooks.before_add, call, (await stored_forms(memories)).to_records(), scope
+                    hooks.before_add, call, await stored_copies(memories), scope
                 )
             if scope is None:
                 ids = await self.unhooked.add_memories(records)
@@ -209,7 +209,7 @@ class HookedMemories(MemoryVectorDatabase):
             records = memories
             if hooks.before_update or hooks.after_update:
                 records = await _changed_before(
-                    hooks.before_update, call, (await stored_forms(memories)).to_records(), scope
+                    hooks.before_update, call, await stored_copies(memories), scope
                 )
             if scope is None:
                 updated = await self.unhooked.update_memories(records)
