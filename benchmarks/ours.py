@@ -82,6 +82,8 @@ class Ours(Store):
         return create(embeddings, index=self.index)
 
     def prepared(self, memories: Sequence[Memory], vectors: Floats) -> Batch:
+        # The last batch's go now: to free a million floats is no part of adding the next.
+        self._embeddings.documents = self._embeddings.queries
         return records_of(memories), KnownVectors(
             [each.text for each in memories], self.given(vectors)
         )
