@@ -38,7 +38,7 @@ def test_rows_are_a_sequence_and_columns_at_once(
 ) -> None:
     vectors = [_vector(number) if number % 3 else None for number in range(len(many))]
     single = [*map(Row, many, vectors)]
-    rows = Rows.of(single)
+    rows = Rows(Columns.of(many), vectors)
     assert rows.columns["id"] == tuple(each.id for each in many)
     assert [*rows.vectors] == vectors
     assert len(rows) == len(single)
@@ -56,7 +56,7 @@ def test_rows_are_a_sequence_and_columns_at_once(
 
 
 def test_a_record_that_a_row_was_asked_for_stays_the_same_object() -> None:
-    rows = Rows.of([Row(MemoryRecord(id="a", text="a"), None)])
+    rows = Rows(Columns.of([MemoryRecord(id="a", text="a")]), [None])
     assert rows[0].record is rows[0].record
     [row] = rows
     assert row.record is rows[0].record

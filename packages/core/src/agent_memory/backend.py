@@ -61,7 +61,7 @@ from agent_memory.filters import (
     Expression,
     FilterArguments,
 )
-from agent_memory.intake import latest, offload, stored_forms
+from agent_memory.intake import offload, stored_forms
 from agent_memory.keywords import NO_KEYWORDS, parse_keywords
 from agent_memory.models import (
     MemoryRecord,
@@ -305,8 +305,7 @@ class Backend(MemoryVectorDatabase):
     # --- writing -----------------------------------------------------------------------------
 
     async def _add(self, memories: Sequence[MemoryRecord], scope: Scope | None) -> list[str]:
-        given = await stored_forms(memories)
-        columns = latest(given)
+        ids, columns = await stored_forms(memories)
         async with self._engine():
             if not columns.count:
                 return []
@@ -314,10 +313,10 @@ class Backend(MemoryVectorDatabase):
             taken = await self._put(Rows(columns, vectors), scope)
         if taken and scope is not None:
             raise outside_scope(taken, scope)
-        return [*given["id"]]
+        return [*ids]
 
     async def _update(self, memories: Sequence[MemoryRecord], scope: Scope | None) -> int:
-        columns = latest(await stored_forms(memories))
+        _, columns = await stored_forms(memories)
         async with self._engine():
             if not columns.count:
                 return 0
@@ -329,7 +328,8 @@ class Backend(MemoryVectorDatabase):
             ]
             if not found:
                 return 0
-            columns = columns.take(found)
+            if len(found) < columns.count:
+                columns = columns.take(found)
             texts = dict(zip(columns["id"], columns["text"], strict=True))
             vectors = await self._embed_by_id(
                 {each: text for each, text in texts.items() if text != stored[each].text}

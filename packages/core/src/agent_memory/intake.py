@@ -77,14 +77,22 @@ def stored_columns(records: Sequence[MemoryRecord]) -> Columns:
     return Columns(columns)
 
 
-async def stored_forms(memories: Sequence[MemoryRecord]) -> Columns:
-    """Return the stored form of every record; see `require_records` and `stored_columns`."""
+async def stored_forms(memories: Sequence[MemoryRecord]) -> tuple[Sequence[str], Columns]:
+    """Return the ids of all records, and the stored form of each id's last record.
+
+    See `require_records` and `stored_columns`.
+    """
+
+    def forms() -> tuple[Sequence[str], Columns]:
+        columns = stored_columns(memories)
+        return columns["id"], latest(columns)
+
     require_records(memories)
-    return await offload(len(memories), lambda: stored_columns(memories))
+    return await offload(len(memories), forms)
 
 
 async def stored_copies(memories: Sequence[MemoryRecord]) -> list[MemoryRecord]:
-    """Return the stored form of every record, as a record; see `stored_forms`."""
+    """Return the stored form of every record, as a record."""
     require_records(memories)
     return await offload(len(memories), lambda: stored_columns(memories).to_records())
 

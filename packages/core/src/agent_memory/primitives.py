@@ -6,7 +6,7 @@ import these names from `agent_memory.backend`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -73,15 +73,6 @@ class Rows(Sequence[Row]):
             raise ValueError(f"{len(vectors)} vectors for {columns.count} records")
         self.columns = columns
         self.vectors = vectors
-
-    @classmethod
-    def of(cls, rows: Iterable[Row]) -> Rows:
-        """Return single rows as one write."""
-        records, vectors = [], []
-        for record, vector in rows:
-            records.append(record)
-            vectors.append(vector)
-        return cls(Columns.of(records), vectors)
 
     def take(self, positions: Sequence[int]) -> Rows:
         """Return the rows at ``positions``, in that order."""
