@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from numpy.typing import NDArray
 
 from agent_memory.backend import Metric
-from agent_memory_inmemory import growing
 from agent_memory_inmemory.matrix import RESOLUTION, Matrix, _at_most
 
 Vectors = dict[int, list[float]]
@@ -226,20 +224,6 @@ def test_large_spaces_are_searched_exactly(metric: Metric) -> None:
     query = generator.standard_normal(4).tolist()
     for count in (10, 93, 94):
         check_nearest(matrix, metric, vectors, query, count)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such pages")
-def test_reading_all_vectors_puts_them_into_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(growing, "_system_collapses", lambda: True)
-    size = 10_000
-    vectors = np.ones((size, 384), np.float32)
-    matrix = Matrix(384, Metric.COSINE)
-    matrix.reserve(size, size)
-    matrix.put(np.arange(size), vectors)
-    matrix.nearest(vectors[0], 1, rows=np.arange(9), max_distance=None)
-    assert matrix._growing._collapsed == 0
-    matrix.nearest(vectors[0], 1, rows=None, max_distance=None)
-    assert matrix._growing._collapsed >= vectors.nbytes // (2 << 20) - 1
 
 
 @pytest.mark.parametrize("metric", METRICS)

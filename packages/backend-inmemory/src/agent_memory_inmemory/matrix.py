@@ -173,7 +173,6 @@ class Matrix:
             vectors, measure = self._vectors.take(slots, axis=0), self._measure[slots]
             slots = None
         else:
-            self._growing.collapse(self._count)
             vectors, measure = self._vectors[: self._count], self._measure[: self._count]
         length = _length(query)
         # Summing n products in float32 is off by at most n times the machine epsilon, relative to
