@@ -14,15 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any, Literal, TypeVar, Unpack
 
@@ -330,11 +322,14 @@ class Backend(MemoryVectorDatabase):
                 return 0
             if len(found) < columns.count:
                 columns = columns.take(found)
-            texts = dict(zip(columns["id"], columns["text"], strict=True))
-            vectors = await self._embed_by_id(
-                {each: text for each, text in texts.items() if text != stored[each].text}
-            )
-            rows = Rows(columns, [vectors.get(each) for each in columns["id"]])
+            changed = {
+                memory_id: text
+                for memory_id, text in zip(columns["id"], columns["text"], strict=True)
+                if text != stored[memory_id].text
+            }
+            vectors = await self._embed_documents([*changed.values()])
+            vector_of = dict(zip(changed, vectors, strict=True))
+            rows = Rows(columns, [vector_of.get(each) for each in columns["id"]])
             replaced, stale = await self._replace(rows, scope)
             if stale:  # others changed those texts after we looked, so they need vectors after all
                 unembedded = set(stale)
@@ -356,6 +351,8 @@ class Backend(MemoryVectorDatabase):
     async def _embed_documents(self, texts: Sequence[str]) -> Sequence[Vector]:
         # Equal texts are common ("ok", "thanks") and have equal vectors.
         unique = list(dict.fromkeys(texts))
+        if not unique:
+            return []
         with _EmbeddingErrors(self.embeddings):
             vectors = await self.embeddings.aembed_documents(unique)
         packed = await offload(len(unique), lambda: self._packed(vectors, unique))
@@ -363,12 +360,6 @@ class Backend(MemoryVectorDatabase):
             return packed
         by_text = dict(zip(unique, packed, strict=True))
         return [by_text[text] for text in texts]
-
-    async def _embed_by_id(self, texts: Mapping[str, str]) -> dict[str, Vector]:
-        if not texts:
-            return {}
-        vectors = await self._embed_documents([*texts.values()])
-        return dict(zip(texts, vectors, strict=True))
 
     async def _embed_query(self, text: str) -> Vector:
         with _EmbeddingErrors(self.embeddings):

@@ -93,7 +93,7 @@ class Rows(Sequence[Row]):
     def __getitem__(self, index: slice) -> Rows: ...
 
     def __getitem__(self, index: int | slice) -> Row | Rows:
-        if isinstance(index, int):
+        if not isinstance(index, slice):
             return self._rows[index]
         start, stop, step = index.indices(len(self))
         if step != 1:
